@@ -70,27 +70,6 @@ _CHUNK = 1 << 20
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"  # tag as most files spell it
 
 
-def read_dicom(
-    path: Path, reading: ReadingConfig = DEFAULT_READING
-) -> tuple[NDArray[np.float32], str]:
-    """Read one frame of a DICOM file as a film.
-
-    Returns
-    -------
-    pixels : ndarray of shape (H, W), float32
-        0 to 1, bright is dense (the MONOCHROME2 sense), stored matrix.
-    applied : str
-        The steps taken, for example ``rescale, window 1 of 2, inverted``.
-
-    Raises
-    ------
-    ImageError
-        With a reason code: ``not_dicom``, ``too_large``, ``no_pixel_data``, ``bad_geometry``,
-        ``multi_frame``, ``not_grayscale``, ``no_decoder``, ``truncated``, ``undecodable``.
-    """
-    return film_pixels(open_dicom(path, reading), reading)
-
-
 def open_dicom(path: Path, reading: ReadingConfig = DEFAULT_READING) -> pydicom.Dataset:
     """Read a DICOM file without decoding its Pixel Data.
 
@@ -127,7 +106,17 @@ def open_dicom(path: Path, reading: ReadingConfig = DEFAULT_READING) -> pydicom.
 def film_pixels(
     dataset: pydicom.Dataset, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str]:
-    """Decode one frame of a file from `open_dicom` and show it as `read_dicom` does."""
+    """Decode one frame of a file from `open_dicom` as a film, and say by what steps.
+
+    Pixels (H, W) are 0 to 1, bright is dense (the MONOCHROME2 sense), in the stored matrix. Steps
+    read ``rescale, window 1 of 2, inverted``.
+
+    Raises
+    ------
+    ImageError
+        ``no_pixel_data``, ``bad_geometry``, ``multi_frame``, ``not_grayscale``, ``no_decoder``,
+        ``truncated``, ``undecodable``.
+    """
     with naming_reasons():
         frame = _check(dataset, reading)
         stored, photometric = decode_frame(dataset, frame)

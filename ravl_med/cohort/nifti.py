@@ -27,10 +27,10 @@ _ALONG = ("from left to right", "from front to back", "from head to foot")
 _LEFT_EDGE: tuple[Edge, ...] = ("P", "R", "R")  # of the film seen along each axis, see `_as_shown`
 
 
-def read_nifti(
+def read_nifti_film(
     path: Path, reading: ReadingConfig = DEFAULT_READING
-) -> tuple[NDArray[np.float32], str]:
-    """Read a NIfTI file as one film: pixels (H, W) of 0 to 1, in rows and columns as shown.
+) -> tuple[NDArray[np.float32], str, Edge]:
+    """Read a NIfTI file as one film (H, W) of 0 to 1; return steps and the side at its left edge.
 
     The affine turns the data to RAS. A single slice is shown as it is; a volume gives the slice
     that the config names, or the mean along an axis, which from front to back is what a radiograph
@@ -38,22 +38,13 @@ def read_nifti(
     front of an axial slice) at its top. Without a window, intensities run from the 0.5th to the
     99.5th percentile. A frame is the slice from left, back or foot, counted from 1.
 
+    The side is blank where neither qform nor sform is set: the axes are a convention of the format
+    then, and not stated by the file.
+
     Raises
     ------
     ImageError
         ``too_large``, ``bad_geometry``, ``multi_frame``, ``undecodable``.
-    """
-    pixels, applied, _ = read_nifti_film(path, reading)
-    return pixels, applied
-
-
-def read_nifti_film(
-    path: Path, reading: ReadingConfig = DEFAULT_READING
-) -> tuple[NDArray[np.float32], str, Edge]:
-    """Read a NIfTI file as `read_nifti` does; return the patient's side at its left edge too.
-
-    The edge is blank where neither qform nor sform is set: the axes are a convention of the format
-    then, and not stated by the file.
     """
     view = _view(path, reading)
     window = reading.volume.window
@@ -81,9 +72,9 @@ def read_nifti_film(
 
 
 def read_nifti_mask(path: Path, reading: ReadingConfig = DEFAULT_READING) -> NDArray[np.float32]:
-    """Read a NIfTI mask (H, W), values as stored, in the rows and columns that `read_nifti` shows.
+    """Read a NIfTI mask (H, W), values as stored, in the rows and columns of `read_nifti_film`.
 
-    A projection takes the largest value along the axis. Errors are those of `read_nifti`.
+    A projection takes the largest value along the axis. Errors are the same.
     """
     view = _view(path, reading)
     if view.index is None:

@@ -27,7 +27,7 @@ class QuickstartModelConfig(Section):
         0, ge=0, le=4_294_967_295, description="of the first weights and of the order of films"
     )
     retrain: bool = Field(
-        False, description="train the model of configs/quickstart.yaml too, which comes trained"
+        False, description="train from the first step what ships trained, in whole or in part"
     )
 
 

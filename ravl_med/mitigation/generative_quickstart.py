@@ -2,7 +2,8 @@
 
 A SigLIP tower, a projector and a small Llama decoder over the words of the reports: three million
 weights. It learns to write the impression of a film, and to answer yes and no to the questions of
-the task, in every wording, by the class that its film has.
+the task, in every wording, by the class that its film has. It starts from weights that have learned
+the same from phantoms without devices, where they are there: a few hundred films cannot teach it.
 
 What is asked about a film and answered, its report among it, is laid out one after the other behind
 the image. Each part sees the image and itself, at the positions that it would have alone, so that
@@ -11,6 +12,7 @@ training teaches what `GenerativeEncoder` asks.
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -30,12 +32,19 @@ from ravl_med.encoders.huggingface import quiet
 from ravl_med.encoders.questions import Prompt, Questions, shared_length
 from ravl_med.mitigation.arms import draw_views, view_films
 from ravl_med.mitigation.distributed import make_fabric
+from ravl_med.mitigation.quickstart import WRITING_STD, read_packed
 from ravl_med.mitigation.trainer import Task, TrainingConfig, fit
 
-_PATCH, _WIDTH, _LAYERS = 16, 192, (4, 3)  # of the tower, and of the decoder
+START = Path(__file__).with_name("generative_start.safetensors")
+"""Weights in 8 bits and their words, by ``python -m tests.benchmarks train-generative``."""
+
+_CELLS = 8  # patches a side
+_WIDTH, _LAYERS = 192, (4, 3)  # of the tower, and of the decoder
 _CONTEXT = 192
 _UNSEEN = -1  # of a target that is not learned
 _CROPPED = 0.25  # share of films that are cut to a part in the second half of the training
+_BY_WORD = ("model.language_model.embed_tokens.weight", "lm_head.weight")
+_START_SIDE = 96  # pixels of the input that they were trained at
 _SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>")
 _TEMPLATE = (
     "{% for m in messages %}USER: {% for c in m['content'] %}"
@@ -50,6 +59,7 @@ class Lesson:
 
     asked: Tensor  # (n,) ids after what all prompts begin with
     answer: Tensor  # (m,) ids, the end among them
+    share: float = 1.0  # of a film's loss, beside those of its other lessons
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +69,7 @@ class PackedLessons:
     ids: Tensor  # (B, L) of what all begin with, and of the lessons
     places: Tensor  # (B, L) positions
     targets: Tensor  # (B, L) id that follows; `_UNSEEN`: none is learned
+    shares: Tensor  # (B, L) of the loss of a film, 1 in all; a lesson has its own, however long
     mask: Tensor  # (B, 1, L, L) whether a token is seen by another
 
     @classmethod
@@ -66,30 +77,31 @@ class PackedLessons:
         """Lay the lessons of each film out behind `prefix`, ids (P,)."""
         rows = [_lay_out(prefix, own) for own in lessons]
         length = max(len(row[0]) for row in rows)
-        ids, places, targets, blocks = (
+        ids, places, targets, shares, blocks = (
             torch.stack([functional.pad(row[k], (0, length - len(row[k])), value=fill)
                          for row in rows])
-            for k, fill in enumerate((0, 0, _UNSEEN, -1))
+            for k, fill in enumerate((0, 0, _UNSEEN, 0, -1))
         )  # fmt: skip
         before = torch.ones(length, length, dtype=torch.bool).tril()
         first = blocks[:, None, :] == 0
         same = blocks[:, :, None] == blocks[:, None, :]
         mask = before & (first | same)
-        return cls(ids, places, targets, mask[:, None])
+        return cls(ids, places, targets, shares, mask[:, None])
 
 
-def _lay_out(prefix: Tensor, lessons: Sequence[Lesson]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return ids, positions, targets and blocks (L,) of one film; block 0 is the prefix."""
+def _lay_out(prefix: Tensor, lessons: Sequence[Lesson]) -> tuple[Tensor, ...]:
+    """Return ids, positions, targets, shares and blocks (L,) of one film; block 0 is the prefix."""
     count = len(prefix)
-    parts = [(prefix, torch.arange(count), torch.full_like(prefix, _UNSEEN), 0)]
+    nothing, all_shares = torch.full_like(prefix, _UNSEEN), sum(one.share for one in lessons)
+    parts = [(prefix, torch.arange(count), nothing, torch.zeros(count), torch.zeros_like(prefix))]
     for number, lesson in enumerate(lessons, start=1):
         ids = torch.cat([lesson.asked, lesson.answer[:-1]])
-        targets = torch.full_like(ids, _UNSEEN)
+        targets, shares = torch.full_like(ids, _UNSEEN), torch.zeros(len(ids))
         targets[len(lesson.asked) - 1 :] = lesson.answer
-        parts.append((ids, count + torch.arange(len(ids)), targets, number))
-    blocks = torch.cat([torch.full_like(ids, number) for ids, _, _, number in parts])
-    ids, places, targets = zip(*(part[:3] for part in parts), strict=True)
-    return torch.cat(ids), torch.cat(places), torch.cat(targets), blocks
+        shares[len(lesson.asked) - 1 :] = lesson.share / (len(lesson.answer) * all_shares)
+        places = count + torch.arange(len(ids))
+        parts.append((ids, places, targets, shares, torch.full_like(ids, number)))
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
 class AnsweringModel(nn.Module):
@@ -105,9 +117,9 @@ class AnsweringModel(nn.Module):
         self.start: Prompt = prompts[0]
         assert int(self.start.image[: self.shared].sum()) == int(self.start.image.sum())
 
-    def lesson(self, prompt: Prompt, answer: Tensor) -> Lesson:
+    def lesson(self, prompt: Prompt, answer: Tensor, share: float = 1.0) -> Lesson:
         """Return what is learned of a prompt and the ids (m,) of its answer."""
-        return Lesson(prompt.ids[self.shared :], answer)
+        return Lesson(prompt.ids[self.shared :], answer, share)
 
     def pack(self, lessons: Sequence[Sequence[Lesson]]) -> PackedLessons:
         """Lay out the lessons of films behind what all prompts begin with."""
@@ -118,7 +130,7 @@ class AnsweringModel(nn.Module):
         return self._visual.see(images).tokens
 
     def forward(self, images: Tensor, packed: PackedLessons) -> Any:
-        """Return the loss (B,) of films: the mean cross-entropy of their answers."""
+        """Return the loss (B,) of films: the mean over lessons of their answers' cross-entropy."""
         return self.losses(self.see(images), packed)
 
     def losses(self, tokens: Tensor, packed: PackedLessons) -> Tensor:
@@ -141,8 +153,7 @@ class AnsweringModel(nn.Module):
         each = functional.cross_entropy(
             logits.transpose(1, 2), targets, ignore_index=_UNSEEN, reduction="none"
         )
-        learned = (targets != _UNSEEN).sum(dim=1).clamp(min=1)
-        losses: Tensor = each.sum(dim=1) / learned
+        losses: Tensor = (each * packed.shares.to(each)).sum(dim=1)
         return losses
 
 
@@ -153,6 +164,12 @@ class AnsweredReports:
     films: NDArray[np.float32]  # (N, S, S) one channel of the input
     reports: Sequence[str]  # one sentence or more each
     labels: NDArray[np.int64]  # (N,) class, -1 for none
+
+
+def starting_weights(config: QuickstartModelConfig) -> Path | None:
+    """Return the file of weights that a model starts from; None: from those of its seed."""
+    fits = config.image_size == _START_SIDE and not config.retrain and START.is_file()
+    return START if fits else None
 
 
 def train_generative_model(
@@ -170,19 +187,20 @@ def train_generative_model(
         Fewer films than one batch.
     """
     torch.manual_seed(config.seed)
-    with tempfile.TemporaryDirectory() as start:
-        _write_folder(config, questions, taught.reports, Path(start))
-        encoder = open_generative(Path(start), torch.device("cpu"), questions)
-        _train(config, encoder, taught, progress)
+    with tempfile.TemporaryDirectory() as place:
+        write_untrained_model(config, questions, taught.reports, Path(place))
+        encoder = open_generative(Path(place), torch.device("cpu"), questions)
+        teach(config, encoder, taught, progress)
         encoder.save(folder)
 
 
-def _train(
+def teach(
     config: QuickstartModelConfig,
     encoder: GenerativeEncoder,
     taught: AnsweredReports,
     progress: Callable[[int, int], None],
 ) -> None:
+    """Train a model that writes on reports, and on the questions of its task, in place."""
     module = AnsweringModel(encoder)
     teacher = _Teacher(encoder, module, taught)
     training = TrainingConfig(config.epochs, config.batch_size, config.learning_rate, config.seed)
@@ -209,7 +227,10 @@ def _train(
 
 
 class _Teacher:
-    """Draws what is asked about a film: its report, its class, and one that it does not have."""
+    """Draws what is asked about a film: its report, and every class, one of which it has.
+
+    The report, yes and all no together have a third of the loss each.
+    """
 
     def __init__(
         self, encoder: GenerativeEncoder, module: AnsweringModel, taught: AnsweredReports
@@ -226,34 +247,30 @@ class _Teacher:
         yes, no = (torch.cat([words[:1], end]) for words in encoder.answer_words)
         # by class, then by wording: the lesson of yes, and that of no
         self._asked: list[list[tuple[Lesson, Lesson]]] = [[] for _ in questions.classes]
+        others = 1 / max(len(self._asked) - 1, 1)
         for wording in questions.wordings():
             asked = zip(questions.ask(wording), encoder.prompts(wording), strict=True)
             for question, prompt in asked:
-                both = module.lesson(prompt, yes), module.lesson(prompt, no)
+                both = module.lesson(prompt, yes), module.lesson(prompt, no, others)
                 self._asked[question.of].append(both)
 
     def lessons(self, film: int, generator: torch.Generator) -> list[Lesson]:
         """Return the lessons of a film for this time."""
         own, found = int(self._labels[film]), [self._reports[film]]
-        if own < 0:
-            return found
-
-        def draw(count: int) -> int:
-            return int(torch.randint(count, (1,), generator=generator))
-
-        other = (own + 1 + draw(len(self._asked) - 1)) % len(self._asked)
-        right, wrong = (self._asked[c] for c in (own, other))
-        return [*found, right[draw(len(right))][0], wrong[draw(len(wrong))][1]]
+        for of, asked in enumerate(self._asked if own >= 0 else ()):
+            turn = int(torch.randint(len(asked), (1,), generator=generator))
+            found.append(asked[turn][0 if of == own else 1])
+        return found
 
 
-def _write_folder(
+def write_untrained_model(
     config: QuickstartModelConfig, questions: Questions, reports: Sequence[str], folder: Path
 ) -> None:
-    """Write an untrained model with a processor and a tokenizer of the words that come up."""
+    """Write a model to be trained, with a processor and a tokenizer of the words that come up."""
     import transformers
 
     asked = [one.text for wording in questions.wordings() for one in questions.ask(wording)]
-    own = questions.config
+    own, patch = questions.config, config.image_size // _CELLS
     words = _tokenizer([*asked, own.request, *own.yes, *own.no, "user assistant :", *reports])
     ids = {name: words.convert_tokens_to_ids(name) for name in _SPECIAL}
     text: dict[str, Any] = {
@@ -264,10 +281,11 @@ def _write_folder(
     }  # fmt: skip
     vision: dict[str, Any] = {
         "hidden_size": _WIDTH, "intermediate_size": 512, "num_hidden_layers": _LAYERS[0],
-        "num_attention_heads": 6, "image_size": config.image_size, "patch_size": _PATCH,
+        "num_attention_heads": 6, "image_size": config.image_size, "patch_size": patch,
         "vision_use_head": False,
     }  # fmt: skip
     side = {"height": config.image_size, "width": config.image_size}
+    reads: Any = {"size": side, "image_mean": [0.5] * 3, "image_std": [WRITING_STD] * 3}
     made: Any = transformers.LlavaForConditionalGeneration(
         transformers.LlavaConfig(
             vision_config=transformers.SiglipVisionConfig(**vision),
@@ -277,17 +295,34 @@ def _write_folder(
             vision_feature_select_strategy="full",
         )
     )
+    start = starting_weights(config)
+    if start is not None:
+        _take_over(made, words, start)
     process: Any = transformers.LlavaProcessor
     processor = process(
-        transformers.SiglipImageProcessor(size=side),
+        transformers.SiglipImageProcessor(**reads),
         words,
-        patch_size=_PATCH,
+        patch_size=patch,
         vision_feature_select_strategy="full",
         chat_template=_TEMPLATE,
     )
     with quiet():
         made.save_pretrained(folder)
         processor.save_pretrained(folder)
+
+
+def _take_over(model: Any, words: Any, file: Path) -> None:
+    """Take over the weights of a file; a word that it does not know keeps its first ones."""
+    weights, facts = read_packed(file)
+    known, own = json.loads(facts["words"]), words.get_vocab()
+    there = torch.tensor([row for row, piece in enumerate(known) if piece in own])
+    here = torch.tensor([own[known[row]] for row in there.tolist()])
+    state = model.state_dict()
+    for name, weight in weights.items():
+        if name in _BY_WORD:
+            weight = state[name].index_copy(0, here, weight[there])
+        state[name] = weight
+    model.load_state_dict(state)
 
 
 def _tokenizer(texts: Sequence[str]) -> Any:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ravl_med.cohort.manifest import read_manifest
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.loading import Config
 from ravl_med.config.model import QuickstartModelConfig
-from ravl_med.encoders.open_clip import open_model, save_model
+from ravl_med.encoders.open_clip import save_model
 from ravl_med.encoders.questions import Questions
 from ravl_med.errors import DataError
 from ravl_med.labelling.sections import impression_of
@@ -38,11 +38,14 @@ from ravl_med.storage.remote import FilePath
 
 SHIPPED = Path(__file__).with_name("quickstart.safetensors")
 RECIPE, SCALE, ROWS = "recipe", ".scale", ".rows"
-"""In the file that ships: its metadata; what follows the name of a weight of 8 bits, a scale for
-each row; and what follows that of the vocabulary, the rows of words that were learned."""
+"""In the files that ship: metadata; what follows the name of a weight of 8 bits, a scale for each
+row; and what follows that of the vocabulary, the rows of words that were learned."""
 
 CONTEXT = 40
 """Tokens of a text."""
+
+WRITING_STD = 0.15
+"""Of the input of a model that writes: at SigLIP's 0.5 a small tower hardly learns from films."""
 
 _CROPPED = 0.5  # share of films that are cut to a part in the second half of the training
 Progress = Callable[[str, int, int], None]
@@ -69,25 +72,11 @@ def quickstart_layout(config: QuickstartModelConfig) -> dict[str, Any]:
         vision |= {"layers": [1, 1, 1, 1], "width": 24, "head_width": 64}
     else:
         vision |= {"layers": 4, "width": 128, "head_width": 32, "patch_size": 16}
+    text = {"context_length": CONTEXT, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
+    size = {"size": [config.image_size] * 2, "mean": [0.5] * 3, "std": [0.25] * 3}
     return {
-        "model_cfg": {
-            "embed_dim": 128,
-            "vision_cfg": vision,
-            "text_cfg": {
-                "context_length": CONTEXT,
-                "vocab_size": 49408,
-                "width": 64,
-                "heads": 2,
-                "layers": 2,
-            },
-        },
-        "preprocess_cfg": {
-            "size": [config.image_size, config.image_size],
-            "mean": [0.5, 0.5, 0.5],
-            "std": [0.25, 0.25, 0.25],
-            "interpolation": "bicubic",
-            "resize_mode": "squash",
-        },
+        "model_cfg": {"embed_dim": 128, "vision_cfg": vision, "text_cfg": text},
+        "preprocess_cfg": {**size, "interpolation": "bicubic", "resize_mode": "squash"},
     }
 
 
@@ -106,30 +95,22 @@ def train_quickstart_model(
     texts: Sequence[str],
     folder: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    *,
-    start: Path | None = None,
 ) -> None:
     """Train the quickstart model and save it as a folder that open_clip opens.
 
-    Films (N, S, S) are one channel of the preprocessed input, each with a text; `start` is the
-    folder of a model of the same tower to go on from, without it weights come from the seed.
+    Films (N, S, S) are one channel of the preprocessed input, each with a text.
 
     Raises
     ------
     DataError
         Fewer films than one batch.
-    ModelError
-        `start` does not open.
     """
     import open_clip
     from open_clip.loss import ClipLoss
 
     torch.manual_seed(config.seed)
     layout = quickstart_layout(config)
-    if start is None:
-        model = open_clip.CLIP(**layout["model_cfg"])
-    else:
-        model = open_model(start, torch.device("cpu")).model
+    model = open_clip.CLIP(**layout["model_cfg"])
     tokens = open_clip.SimpleTokenizer(context_length=CONTEXT)(list(texts))
     training = TrainingConfig(config.epochs, config.batch_size, config.learning_rate, config.seed)
     inputs, objective = torch.from_numpy(films), ClipLoss()
@@ -175,10 +156,7 @@ def comes_trained(config: Config) -> bool:
 
 @cache
 def _recipe_of_shipped() -> dict[str, Any]:
-    from safetensors import safe_open
-
-    with safe_open(SHIPPED, "pt") as file:
-        recipe: dict[str, Any] = json.loads(file.metadata()[RECIPE])
+    recipe: dict[str, Any] = json.loads(read_packed(SHIPPED)[1][RECIPE])
     return recipe
 
 
@@ -191,23 +169,35 @@ def shipped_model(cache: Cache) -> Path:
 def _unpack_model(folder: Path) -> None:
     """Write the model that ships as a folder that open_clip opens."""
     import open_clip
-    from safetensors.torch import load_file
 
-    packed = load_file(SHIPPED)
+    weights, _ = read_packed(SHIPPED)
     layout = quickstart_layout(QuickstartModelConfig(**_recipe_of_shipped()["model"]))
     model = open_clip.CLIP(**layout["model_cfg"])
     state = model.state_dict()
     for name, held in state.items():
-        weight = packed[name]
-        if name + SCALE in packed:
-            scale = packed[name + SCALE]
-            weight = weight.float() * scale.reshape(-1, *(1,) * (weight.ndim - 1))
-        if name + ROWS in packed:
-            rows = packed[name + ROWS].long()
-            weight = torch.zeros_like(held).index_copy(0, rows, weight)
+        weight = weights[name]
+        if name + ROWS in weights:
+            weight = torch.zeros_like(held).index_copy(0, weights[name + ROWS].long(), weight)
         state[name] = weight
     model.load_state_dict(state)
     save_model(model, layout, folder)
+
+
+def read_packed(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return weights of a file that ships, those of 8 bits in float32, and its metadata."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as held:
+        packed = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+        facts = held.metadata()
+    weights = {}
+    for name, weight in packed.items():
+        if name + SCALE in packed:
+            scale = packed[name + SCALE]
+            weight = weight.float() * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+        if not name.endswith(SCALE):
+            weights[name] = weight
+    return weights, facts
 
 
 def cached_quickstart_model(
@@ -224,37 +214,32 @@ def cached_quickstart_model(
     the settings and the versions that shape the weights; a manifest whose images change in place
     under the same names is not noticed.
     """
-    recipe = {
+    recipe: dict[str, Any] = {
         "version": __version__,
         "torch": torch.__version__,
         "manifest": hashlib.sha256(manifest.read_bytes()).hexdigest(),
         **config.model_dump(exclude={"retrain"}),
-        **({} if task is None else {"task": task.digest}),
     }
+    if task is not None:
+        from ravl_med.mitigation import generative_quickstart
+
+        start = generative_quickstart.starting_weights(config)
+        recipe["start"] = start and hashlib.sha256(start.read_bytes()).hexdigest()
+        recipe["task"] = task.digest
 
     def make(folder: Path) -> None:
+        trained = partial(progress, "fine-tune the model")
         films, texts, labels = _fine_tuning_set(config, manifest, reader, progress, task)
         if task is not None:
-            from ravl_med.mitigation.generative_quickstart import (
-                AnsweredReports,
-                train_generative_model,
-            )
-
-            train_generative_model(
+            generative_quickstart.train_generative_model(
                 config,
                 task.questions,
-                AnsweredReports(films, texts, labels),
+                generative_quickstart.AnsweredReports(films, texts, labels),
                 folder,
-                lambda done, total: progress("fine-tune the model", done, total),
+                trained,
             )
             return
-        train_quickstart_model(
-            config,
-            films,
-            texts,
-            folder,
-            lambda done, total: progress("fine-tune the model", done, total),
-        )
+        train_quickstart_model(config, films, texts, folder, trained)
 
     return cache.folder("models", recipe, make)
 
@@ -273,8 +258,8 @@ def _fine_tuning_set(
     columns = None if task is None else task.columns
     cohort = read_manifest(manifest, split="finetune", roots=reader.roots, columns=columns)
     layout = quickstart_layout(config)
-    if task is not None:  # as SigLIP reads them
-        layout["preprocess_cfg"]["std"] = [0.5, 0.5, 0.5]
+    if task is not None:
+        layout["preprocess_cfg"]["std"] = [WRITING_STD] * 3
     transform = input_transform(layout)
     films: list[NDArray[np.float32]] = []
     texts: list[str] = []

@@ -148,6 +148,24 @@ def train_quickstart(
 
 
 @app.command()
+def train_generative(
+    weights: Annotated[Path, typer.Argument(metavar="FILE", help="Safetensors to write.")],
+    films: Annotated[int, typer.Option(help="Phantoms to train on.", min=64)] = 12_000,
+    findings: Annotated[int, typer.Option(help="Epochs of findings.", min=1)] = 6,
+    answers: Annotated[int, typer.Option(help="Epochs of answers.", min=1)] = 3,
+    seed: Annotated[int, typer.Option(min=0)] = 1000,
+    debug: DebugOption = False,
+) -> None:
+    """Train the weights that the quickstart model that writes starts from, as they ship."""
+    with reporting_errors(debug):
+        from tests.benchmarks.train_generative import train_start
+
+        with show_progress() as progress:
+            train_start(weights, films, (findings, answers), seed, progress)
+        say(f"Weights: {escape(str(weights))}")
+
+
+@app.command()
 def train_segmenter(
     weights: Annotated[Path, typer.Argument(metavar="FILE", help="Safetensors to write.")],
     films: Annotated[

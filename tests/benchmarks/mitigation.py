@@ -17,18 +17,15 @@ from numpy.typing import NDArray
 from ravl_med.cohort.film import FilmReader
 from ravl_med.config.loading import Config
 from ravl_med.config.mitigation import ArmName
-from ravl_med.encoders.base import pick_device
-from ravl_med.encoders.opening import open_encoder
 from ravl_med.encoders.zero_shot import embed_classes
-from ravl_med.mitigation.arms import ImageTower
 from ravl_med.mitigation.distributed import Processes, make_fabric
 from ravl_med.mitigation.final_test import Predictions
 from ravl_med.mitigation.spurious_regions import PseudoGroups
-from ravl_med.mitigation.training import predict_films_and_regions
+from ravl_med.mitigation.training import open_tower, predict_films_and_regions
 from ravl_med.pipeline.mitigate import Mitigation, mitigate
 from ravl_med.pipeline.mitigation_setup import WorkFolder
 from ravl_med.pipeline.split_films import SplitFilms
-from ravl_med.pipeline.stages import Run, prepare_manifest, prepare_model
+from ravl_med.pipeline.stages import Run, prepare_manifest, prepare_model, questions_of
 from tests.benchmarks.mitigation_cost import measure_cost, measure_memory
 from tests.benchmarks.quickstart import Trial, phantom_settings
 from tests.benchmarks.runner import Page, Part, Setup
@@ -56,24 +53,30 @@ Estimate = tuple[float, float, float]
 """A mean and its 95 % interval."""
 
 
-def measure_arms(setup: Setup) -> Iterator[Row]:
-    """Mitigate planted models by every arm, each beside one that never saw the correlation."""
+def measure_arms(setup: Setup, compare: Sequence[ArmName] = get_args(ArmName)) -> Iterator[Row]:
+    """Mitigate planted models by some arms, each beside one that never saw the correlation."""
     processes = Processes(make_fabric(alone=True))
     for seed in setup.several("seeds"):
         work = setup.cache.root / "mitigations" / f"benchmark-{seed}"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(mode=0o700, parents=True)
-        yield from _mitigate_cohort(setup, seed, WorkFolder(work), processes)
+        yield from _mitigate_cohort(setup, seed, compare, WorkFolder(work), processes)
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _mitigate_cohort(setup: Setup, seed: int, work: WorkFolder, processes: Processes) -> list[Row]:
+def _mitigate_cohort(
+    setup: Setup,
+    seed: int,
+    compare: Sequence[ArmName],
+    work: WorkFolder,
+    processes: Processes,
+) -> list[Row]:
     """Return a row for each arm; none where the audit has found no shortcut to mitigate."""
 
     def note(stage: str, done: int, total: int) -> None:
         setup.progress(f"seed {seed}: {stage}", done, total)
 
-    planted = _every_arm(setup.config, seed)
+    planted = _with_arms(setup.config, seed, compare)
     done = mitigate(
         planted, key=setup.key, cache=setup.cache, work=work, processes=processes, progress=note
     )
@@ -105,10 +108,10 @@ def _trial(config: Config, seed: int, *, planted: bool) -> Config:
     return phantom_settings(config, Trial(planted, seed, tower, config.regions.tiles))
 
 
-def _every_arm(config: Config, seed: int) -> Config:
-    """Return the config of a planted cohort, all arms compared."""
+def _with_arms(config: Config, seed: int, compare: Sequence[ArmName]) -> Config:
+    """Return the config of a planted cohort, with the arms to compare."""
     planted = _trial(config, seed, planted=True)
-    mitigation = planted.mitigation.model_copy(update={"compare": get_args(ArmName), "seed": seed})
+    mitigation = planted.mitigation.model_copy(update={"compare": tuple(compare), "seed": seed})
     return planted.model_copy(update={"mitigation": mitigation})
 
 
@@ -123,14 +126,11 @@ def _ask_clean_model(setup: Setup, seed: int, test: SplitFilms) -> Predictions:
     run = Run(setup.cache, setup.progress)
     manifest = prepare_manifest(config, run, whole=True)
     folder, _ = prepare_model(config, manifest, reader, run)
-    encoder = open_encoder(config.model, folder, pick_device(config.model.device))
+    assert folder is not None  # a quickstart model has one
+    encoder, tower = open_tower(folder, config.model.region_pooling, questions_of(config))
     classes = torch.from_numpy(embed_classes(encoder, config.task.texts()))
     return predict_films_and_regions(
-        ImageTower(encoder.model, config.model.region_pooling),
-        test.films,
-        test.regions,
-        classes,
-        config.task.temperature,
+        tower, test.films, test.regions, classes, config.task.temperature
     )
 
 
@@ -243,7 +243,7 @@ def margins(rows: Sequence[Row], others: Sequence[str]) -> list[Margin]:
     return found
 
 
-def _draw_arms(rows: Sequence[Row]) -> str:
+def draw_arms(rows: Sequence[Row]) -> str:
     if not rows:
         return "No shortcut was confirmed; there was nothing to mitigate."
     seeds = len({row["seed"] for row in rows})
@@ -395,7 +395,7 @@ PAGE = Page(
             "Every arm starts from the audited model and has the same recipe and budget. Groups "
             "are class by true presence of the feature. `region`: the class of a film is that of "
             "its best-matching region. Mean over the cohorts with its 95 % t interval, in percent.",
-            [_draw_arms],
+            [draw_arms],
             measure_arms,
             {"seeds": (0, 1, 2, 3, 4)},
             stepwise=True,

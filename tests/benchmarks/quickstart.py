@@ -87,7 +87,9 @@ def phantom_settings(config: Config, trial: Trial) -> Config:
             "bystander": trial.bystander,
         }
     )
-    tower = model.model_copy(update={"seed": trial.seed, "tower": trial.tower, "retrain": True})
+    # The model that ships is of one cohort; a model that writes starts from weights of none.
+    anew = {"retrain": model.retrain or config.model.answers is None}
+    tower = model.model_copy(update={"seed": trial.seed, "tower": trial.tower, **anew})
     return config.model_copy(
         update={
             "cohort": config.cohort.model_copy(update={"synthetic": films}),
@@ -188,7 +190,7 @@ def _precision(rows: Sequence[Row]) -> str:
     )
 
 
-def _planted_summary(rows: Sequence[Row]) -> str:
+def planted_summary(rows: Sequence[Row]) -> str:
     failed = sum(row["verdict"] == "fail" for row in rows)
     named = sum(row["top_kind"] == "shortcut" and row["top_names_finding"] for row in rows)
     return bullets(
@@ -206,7 +208,7 @@ def accusations(rows: Sequence[Row]) -> tuple[int, int]:
     return sum(row["shortcuts"] > 0 for row in rows), int(_ACCUSED * len(rows) + 1e-9)
 
 
-def _null_summary(rows: Sequence[Row]) -> str:
+def null_summary(rows: Sequence[Row]) -> str:
     accused, allowed = accusations(rows)
     low, high = exact_interval(accused, len(rows))
     signs = sum(row["plausible_signs"] > 0 for row in rows)
@@ -245,7 +247,7 @@ def _contrast(name: str) -> Cell:
     return cell
 
 
-_AUDITS = Table(
+AUDITS = Table(
     Column("seed", "{seed}"),
     Column("accuracy", "{accuracy:.1%}"),
     Column(
@@ -300,7 +302,7 @@ PAGE = Page(
             "Each cohort has films and a model of its own. The first correlation has to be a "
             "shortcut that names the planted finding. Measured before windows were chosen by what "
             "the maps say of them.",
-            [_planted_summary, _AUDITS],
+            [planted_summary, AUDITS],
             lambda setup: measure_audits("planted", setup),
             {"cohorts": 5},
             stepwise=True,
@@ -310,7 +312,7 @@ PAGE = Page(
             "Null: nothing planted, a clean model",
             "Measured before the search by effects; clean models that go through it, on phantoms "
             "and on real films, stand in effects.md.",
-            [_null_summary, _AUDITS],
+            [null_summary, AUDITS],
             lambda setup: measure_audits("null", setup),
             {"cohorts": 20},
             stepwise=True,

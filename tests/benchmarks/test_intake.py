@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ravl_med.cohort.dicom import read_dicom
+from ravl_med.cohort.dicom import film_pixels, open_dicom
 from tests.benchmarks import intake
 from tests.benchmarks.intake import SYNTAXES, measure_cores, measure_speed, write_films
 from tests.benchmarks.runner import silent
@@ -20,11 +20,11 @@ def small_films(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_film_in_every_syntax(tmp_path: Path) -> None:
     films = write_films(tmp_path, 1)
     assert set(films) == {name for name, _, _ in SYNTAXES}
-    first = read_dicom(films["uncompressed"][0])[0]
+    first = film_pixels(open_dicom(films["uncompressed"][0]))[0]
     assert first.shape == (320, 256)
     assert 0.2 < first.mean() < 0.8
     for paths in films.values():
-        np.testing.assert_array_equal(read_dicom(paths[0])[0], first)
+        np.testing.assert_array_equal(film_pixels(open_dicom(paths[0]))[0], first)
 
 
 def test_each_syntax_is_timed(tmp_path: Path) -> None:

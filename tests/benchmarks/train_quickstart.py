@@ -39,12 +39,17 @@ def train_shipped_model(file: Path, progress: Callable[[str, int, int], None]) -
 
 def pack_model(folder: Path, texts: Sequence[str], recipe: Mapping[str, Any], file: Path) -> None:
     """Write a trained model in 8 bits; of its vocabulary the words of the texts."""
-    packed: dict[str, Tensor] = {}
+    weights = load_file(folder / "open_clip_model.safetensors")
     words = torch.unique(open_clip.SimpleTokenizer(context_length=CONTEXT)(list(texts)))
-    for name, weight in load_file(folder / "open_clip_model.safetensors").items():
-        if name == "token_embedding.weight":
-            packed[name + ROWS] = words.to(torch.int32)
-            weight = weight[words]
+    vocabulary = "token_embedding.weight"
+    weights |= {vocabulary: weights[vocabulary][words], vocabulary + ROWS: words.to(torch.int32)}
+    write_packed(weights, {RECIPE: json.dumps(recipe, sort_keys=True)}, file)
+
+
+def write_packed(weights: Mapping[str, Tensor], facts: Mapping[str, str], file: Path) -> None:
+    """Write weights, matrices in 8 bits with a scale a row, and what is to be known about them."""
+    packed: dict[str, Tensor] = {}
+    for name, weight in weights.items():
         if weight.ndim < 2:
             packed[name] = weight
             continue
@@ -52,4 +57,4 @@ def pack_model(folder: Path, texts: Sequence[str], recipe: Mapping[str, Any], fi
         scale = rows.abs().amax(dim=1).clamp(min=1e-12) / 127
         packed[name] = (rows / scale[:, None]).round().to(torch.int8).reshape(weight.shape)
         packed[name + SCALE] = scale
-    save_file(packed, file, metadata={RECIPE: json.dumps(recipe, sort_keys=True)})
+    save_file(packed, file, metadata=dict(facts))

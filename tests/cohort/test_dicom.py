@@ -16,9 +16,9 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless, generate_uid
 
-from ravl_med.cohort.dicom import read_dicom
+from ravl_med.cohort.dicom import film_pixels, open_dicom
 from ravl_med.cohort.grayscale import window_pixels
-from ravl_med.config.cohort import ReadingConfig
+from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
 
 SHARED = Path(os.environ.get("RAVL_MED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -66,6 +66,12 @@ def table(values: list[int], first: int = 0, bits: int = 8) -> Sequence:
     item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(values), first, bits])
     item.add_new("LUTData", "US", values)
     return Sequence([item])
+
+
+def read_dicom(
+    path: Path, reading: ReadingConfig = DEFAULT_READING
+) -> tuple[NDArray[np.float32], str]:
+    return film_pixels(open_dicom(path, reading), reading)
 
 
 def saved(path: Path, dataset: FileDataset) -> Path:

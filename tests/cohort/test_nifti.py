@@ -15,8 +15,8 @@ from monai.transforms.intensity.array import ScaleIntensityRange
 from monai.transforms.spatial.array import Orientation, Resize
 from numpy.typing import NDArray
 
-from ravl_med.cohort.nifti import read_nifti, read_nifti_film, read_nifti_mask
-from ravl_med.config.cohort import ReadingConfig, VolumeConfig
+from ravl_med.cohort.nifti import read_nifti_film, read_nifti_mask
+from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig, VolumeConfig
 from ravl_med.errors import ImageError
 
 SHARED = Path(os.environ.get("RAVL_MED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -28,6 +28,12 @@ def saved(path: Path, data: NDArray[np.float32], affine: NDArray[np.float64] | N
     image = nib.Nifti1Image(data, np.eye(4) if affine is None else affine)
     nib.save(image, path)
     return path
+
+
+def read_nifti(
+    path: Path, reading: ReadingConfig = DEFAULT_READING
+) -> tuple[NDArray[np.float32], str]:
+    return read_nifti_film(path, reading)[:2]
 
 
 def stretch(film: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEG2000Lossless, JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless
 
 from ravl_med.cohort import pixel_decoding
-from ravl_med.cohort.dicom import film_pixels, read_dicom
+from ravl_med.cohort.dicom import film_pixels, open_dicom
 from ravl_med.cohort.image_file import read_raster
 from ravl_med.cohort.pixel_decoding import DECODERS, decode_frame, decoder_of
 from ravl_med.errors import ImageError
@@ -197,7 +197,7 @@ def test_a_file_that_ends_within_its_pixels_is_truncated(
     path = tmp_path / "film.dcm"
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ImageError, match="the file ends within its Pixel Data; export") as caught:
-        read_dicom(path)
+        film_pixels(open_dicom(path))
     assert caught.value.reason == "truncated"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +18,19 @@ from ravl_med.encoders.generative import GenerativeEncoder, open_generative
 from ravl_med.encoders.questions import Questions
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError
+from ravl_med.mitigation import generative_quickstart
 from ravl_med.mitigation.arms import ARMS, AnswerTower, Objective
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.generative_quickstart import (
     AnsweredReports,
     AnsweringModel,
+    starting_weights,
     train_generative_model,
+    write_untrained_model,
 )
+from ravl_med.mitigation.quickstart import WRITING_STD
 from ravl_med.mitigation.training import ArmTraining, SelectionFilms, predict_films
+from tests.benchmarks.train_quickstart import write_packed
 
 QUESTIONS = Questions(AnswersConfig(), {"above": ["a bright top"], "below": ["a bright base"]})
 TINY = QuickstartModelConfig(
@@ -32,6 +38,7 @@ TINY = QuickstartModelConfig(
 )
 REPORTS = ("Bright above.", "Bright below, it seems.")
 CPU = torch.device("cpu")
+TO_INPUT = 0.25 / WRITING_STD  # of toys, as the model reads films
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model that has learned to write where a film is bright."""
     folder = tmp_path_factory.mktemp("answers") / "model"
     films = toy_set(96)
-    inputs = films.films.read(np.arange(96)).numpy() / 2  # as SigLIP reads them
+    inputs = films.films.read(np.arange(96)).numpy() * TO_INPUT
     reports = [REPORTS[label] for label in films.labels]
     train_generative_model(TINY, QUESTIONS, AnsweredReports(inputs, reports, films.labels), folder)
     return folder
@@ -51,7 +58,7 @@ def opened(folder: Path) -> GenerativeEncoder:
 
 def inputs(count: int = 16, seed: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
     films = toy_set(count, seed)
-    seen = films.films.read(np.arange(count)) / 2
+    seen = films.films.read(np.arange(count)) * TO_INPUT
     return seen[:, None].expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(films.labels)
 
 
@@ -86,9 +93,37 @@ def test_packed_lessons_teach_what_is_asked_one_by_one(trained: Path) -> None:
             each[:, at] = functional.cross_entropy(
                 logits.transpose(1, 2), ids, reduction="none"
             ).sum(dim=1)
-    lengths = torch.tensor([2.0, 2.0, 3.0])
-    expected = [each[0].sum() / 7, each[1, 0] / 2, each[2, 1:].sum() / lengths[1:].sum()]
+    each = each / torch.tensor([2.0, 2.0, 3.0])  # a lesson counts once, however long it is
+    expected = [each[0].mean(), each[1, 0], each[2, 1:].mean()]
     np.testing.assert_allclose(losses.numpy(), np.array(expected), rtol=1e-4)
+
+
+def test_it_takes_over_packed_weights_and_the_words_that_it_shares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = QuickstartModelConfig(tower="vit")
+    file, folders = tmp_path / "start.safetensors", (tmp_path / "first", tmp_path / "second")
+    monkeypatch.setattr(generative_quickstart, "START", file)
+    assert starting_weights(own) is None
+    write_untrained_model(own, QUESTIONS, ("There is a pleural effusion.",), folders[0])
+    first = opened(folders[0])
+    known = first.tokenizer.get_vocab()
+    words = json.dumps(sorted(known, key=lambda word: known[word]))
+    write_packed(first.model.state_dict(), {"words": words}, file)
+    assert starting_weights(own) == file
+    assert starting_weights(own.model_copy(update={"retrain": True})) is None
+    assert starting_weights(TINY) is None  # films of another size
+
+    write_untrained_model(own, QUESTIONS, ("An effusion, a zeppelin.",), folders[1])
+    second = opened(folders[1])
+    ids, state = second.tokenizer.get_vocab(), second.model.state_dict()
+    for name, weight in first.model.state_dict().items():
+        held = state[name]
+        if "embed_tokens" in name or "lm_head" in name:
+            assert held[ids["zeppelin"]].std() > 0.01
+            weight, held = weight[known["effusion"]], held[ids["effusion"]]
+        step = weight.abs().max() / 127
+        torch.testing.assert_close(held, weight, rtol=0, atol=float(0.51 * step))
 
 
 def objective(name: str, encoder: GenerativeEncoder) -> Objective:

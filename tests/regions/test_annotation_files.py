@@ -28,7 +28,7 @@ from pydicom.uid import (
 
 from ravl_med.cohort.annotation_file import read_annotation_file
 from ravl_med.cohort.film import Film, FilmReader
-from ravl_med.cohort.nifti import read_nifti
+from ravl_med.cohort.nifti import read_nifti_film
 from ravl_med.config.cohort import ReadingConfig, RegionsConfig
 from ravl_med.errors import ImageError
 from ravl_med.regions.proposal import RegionProposer
@@ -263,7 +263,7 @@ def test_a_nifti_mask_lies_where_its_film_shows_it(tmp_path: Path) -> None:
     affine = np.diag([-1.0, 1.0, 1.0, 1.0])
     nib.Nifti1Image(volume + np.linspace(0, 0.1, 40), affine).to_filename(tmp_path / "film.nii.gz")
     nib.Nifti1Image(volume * 2, affine).to_filename(tmp_path / "mask.nii.gz")
-    shown, _ = read_nifti(tmp_path / "film.nii.gz")
+    shown, *_ = read_nifti_film(tmp_path / "film.nii.gz")
     found = read_annotation_file(
         tmp_path / "mask.nii.gz", tmp_path / "film.nii.gz", shown.shape, {2: "lung"}
     )
