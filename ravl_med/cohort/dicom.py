@@ -114,8 +114,8 @@ def film_pixels(
     Raises
     ------
     ImageError
-        ``no_pixel_data``, ``bad_geometry``, ``multi_frame``, ``not_grayscale``, ``no_decoder``,
-        ``truncated``, ``undecodable``.
+        ``no_pixel_data``, ``bad_geometry``, ``too_large``, ``multi_frame``, ``not_grayscale``,
+        ``no_decoder``, ``truncated``, ``undecodable``.
     """
     with naming_reasons():
         frame = _check(dataset, reading)

@@ -32,7 +32,7 @@ from ravl_med.encoders.huggingface import quiet
 from ravl_med.encoders.questions import Prompt, Questions, shared_length
 from ravl_med.mitigation.arms import draw_views, view_films
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.quickstart import WRITING_STD, read_packed
+from ravl_med.mitigation.quickstart import WRITING_STD, read_facts, read_packed
 from ravl_med.mitigation.trainer import Task, TrainingConfig, fit
 
 START = Path(__file__).with_name("generative_start.safetensors")
@@ -130,7 +130,7 @@ class AnsweringModel(nn.Module):
         return self._visual.see(images).tokens
 
     def forward(self, images: Tensor, packed: PackedLessons) -> Any:
-        """Return the loss (B,) of films: the mean over lessons of their answers' cross-entropy."""
+        """Return the loss (B,) of films: the cross-entropy of answers, each lesson by its share."""
         return self.losses(self.see(images), packed)
 
     def losses(self, tokens: Tensor, packed: PackedLessons) -> Tensor:
@@ -313,12 +313,11 @@ def write_untrained_model(
 
 def _take_over(model: Any, words: Any, file: Path) -> None:
     """Take over the weights of a file; a word that it does not know keeps its first ones."""
-    weights, facts = read_packed(file)
-    known, own = json.loads(facts["words"]), words.get_vocab()
+    known, own = json.loads(read_facts(file)["words"]), words.get_vocab()
     there = torch.tensor([row for row, piece in enumerate(known) if piece in own])
     here = torch.tensor([own[known[row]] for row in there.tolist()])
     state = model.state_dict()
-    for name, weight in weights.items():
+    for name, weight in read_packed(file).items():
         if name in _BY_WORD:
             weight = state[name].index_copy(0, here, weight[there])
         state[name] = weight

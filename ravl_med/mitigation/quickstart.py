@@ -44,8 +44,8 @@ row; and what follows that of the vocabulary, the rows of words that were learne
 CONTEXT = 40
 """Tokens of a text."""
 
-WRITING_STD = 0.15
-"""Of the input of a model that writes: at SigLIP's 0.5 a small tower hardly learns from films."""
+STD, WRITING_STD = 0.25, 0.15
+"""Of the input, and of that of a model that writes: at SigLIP's 0.5 a small tower hardly learns."""
 
 _CROPPED = 0.5  # share of films that are cut to a part in the second half of the training
 Progress = Callable[[str, int, int], None]
@@ -65,7 +65,7 @@ class GenerativeTask:
         return hashlib.sha256(plain.encode()).hexdigest()
 
 
-def quickstart_layout(config: QuickstartModelConfig) -> dict[str, Any]:
+def quickstart_layout(config: QuickstartModelConfig, std: float = STD) -> dict[str, Any]:
     """Return the ``open_clip_config.json`` of the quickstart model."""
     vision: dict[str, Any] = {"image_size": config.image_size}
     if config.tower == "resnet":
@@ -73,7 +73,7 @@ def quickstart_layout(config: QuickstartModelConfig) -> dict[str, Any]:
     else:
         vision |= {"layers": 4, "width": 128, "head_width": 32, "patch_size": 16}
     text = {"context_length": CONTEXT, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
-    size = {"size": [config.image_size] * 2, "mean": [0.5] * 3, "std": [0.25] * 3}
+    size = {"size": [config.image_size] * 2, "mean": [0.5] * 3, "std": [std] * 3}
     return {
         "model_cfg": {"embed_dim": 128, "vision_cfg": vision, "text_cfg": text},
         "preprocess_cfg": {**size, "interpolation": "bicubic", "resize_mode": "squash"},
@@ -156,7 +156,7 @@ def comes_trained(config: Config) -> bool:
 
 @cache
 def _recipe_of_shipped() -> dict[str, Any]:
-    recipe: dict[str, Any] = json.loads(read_packed(SHIPPED)[1][RECIPE])
+    recipe: dict[str, Any] = json.loads(read_facts(SHIPPED)[RECIPE])
     return recipe
 
 
@@ -170,7 +170,7 @@ def _unpack_model(folder: Path) -> None:
     """Write the model that ships as a folder that open_clip opens."""
     import open_clip
 
-    weights, _ = read_packed(SHIPPED)
+    weights = read_packed(SHIPPED)
     layout = quickstart_layout(QuickstartModelConfig(**_recipe_of_shipped()["model"]))
     model = open_clip.CLIP(**layout["model_cfg"])
     state = model.state_dict()
@@ -183,21 +183,25 @@ def _unpack_model(folder: Path) -> None:
     save_model(model, layout, folder)
 
 
-def read_packed(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return weights of a file that ships, those of 8 bits in float32, and its metadata."""
+def read_facts(file: Path) -> dict[str, str]:
+    """Return what a file that ships says of its weights, without reading them."""
     from safetensors import safe_open
 
     with safe_open(file, "pt") as held:
-        packed = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
-        facts = held.metadata()
-    weights = {}
-    for name, weight in packed.items():
+        return dict(held.metadata())
+
+
+def read_packed(file: Path) -> dict[str, Tensor]:
+    """Return the weights of a file that ships, those of 8 bits in float32."""
+    from safetensors.torch import load_file
+
+    packed = load_file(file)
+    weights = {name: weight for name, weight in packed.items() if not name.endswith(SCALE)}
+    for name, weight in weights.items():
         if name + SCALE in packed:
-            scale = packed[name + SCALE]
-            weight = weight.float() * scale.reshape(-1, *(1,) * (weight.ndim - 1))
-        if not name.endswith(SCALE):
-            weights[name] = weight
-    return weights, facts
+            scale = packed[name + SCALE].reshape(-1, *(1,) * (weight.ndim - 1))
+            weights[name] = weight.float() * scale
+    return weights
 
 
 def cached_quickstart_model(
@@ -257,10 +261,7 @@ def _fine_tuning_set(
     """
     columns = None if task is None else task.columns
     cohort = read_manifest(manifest, split="finetune", roots=reader.roots, columns=columns)
-    layout = quickstart_layout(config)
-    if task is not None:
-        layout["preprocess_cfg"]["std"] = [WRITING_STD] * 3
-    transform = input_transform(layout)
+    transform = input_transform(quickstart_layout(config, STD if task is None else WRITING_STD))
     films: list[NDArray[np.float32]] = []
     texts: list[str] = []
     labels: list[int] = []

@@ -244,6 +244,7 @@ def margins(rows: Sequence[Row], others: Sequence[str]) -> list[Margin]:
 
 
 def draw_arms(rows: Sequence[Row]) -> str:
+    """Draw the arms as a table, and say what was asked of ours."""
     if not rows:
         return "No shortcut was confirmed; there was nothing to mitigate."
     seeds = len({row["seed"] for row in rows})

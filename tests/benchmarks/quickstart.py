@@ -191,6 +191,7 @@ def _precision(rows: Sequence[Row]) -> str:
 
 
 def planted_summary(rows: Sequence[Row]) -> str:
+    """Count planted cohorts that fail, and those whose shortcut is named first."""
     failed = sum(row["verdict"] == "fail" for row in rows)
     named = sum(row["top_kind"] == "shortcut" and row["top_names_finding"] for row in rows)
     return bullets(
@@ -209,6 +210,7 @@ def accusations(rows: Sequence[Row]) -> tuple[int, int]:
 
 
 def null_summary(rows: Sequence[Row]) -> str:
+    """Count clean cohorts that are accused, that fail, and that leave a sign to decide on."""
     accused, allowed = accusations(rows)
     low, high = exact_interval(accused, len(rows))
     signs = sum(row["plausible_signs"] > 0 for row in rows)

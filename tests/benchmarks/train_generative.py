@@ -96,12 +96,10 @@ def draw_films(
 
 
 def _render(plan: FilmPlan, config: QuickstartModelConfig, seed: int) -> NDArray[np.float32]:
-    layout = quickstart_layout(config)
-    layout["preprocess_cfg"]["std"] = [WRITING_STD] * 3
     gray = render_film(plan, seed=seed, size=_FILM_SIDE).pixels
     film = Image.fromarray(np.rint(gray * 255).astype(np.uint8))
-    inputs: NDArray[np.float32] = input_transform(layout)(film.convert("RGB"))[0].numpy()
-    return inputs
+    inputs: NDArray[np.float32] = input_transform(quickstart_layout(config, WRITING_STD))(film)[0]
+    return np.asarray(inputs)
 
 
 def _impression(plan: FilmPlan, seed: int) -> str:
@@ -116,7 +114,7 @@ class _FindingHead(nn.Module):
         super().__init__()
         self.inner = encoder.model
         self._see = encoder.visual.see
-        self.head = nn.LazyLinear(classes)
+        self.head = nn.Linear(encoder.info.embedding_size, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K) of inputs (B, 3, S, S)."""
@@ -134,7 +132,6 @@ def _learn_findings(
     """Train the image side to tell the findings apart."""
     inputs, labels = torch.from_numpy(taught.films), torch.from_numpy(taught.labels)
     module = _FindingHead(encoder, int(labels.max()) + 1)
-    module(inputs[:1, None].expand(-1, 3, -1, -1))  # the head learns its width
 
     def step(
         model: nn.Module, rows: Tensor, part: slice, epoch: int, generator: torch.Generator

@@ -81,7 +81,11 @@ def test_packed_lessons_teach_what_is_asked_one_by_one(trained: Path) -> None:
     images, _ = inputs(3)
     prompts = [*encoder.prompts(), encoder.request]
     answers = [torch.tensor([5, 3]), torch.tensor([6, 3]), torch.tensor([7, 8, 3])]
-    lessons = [module.lesson(p, a) for p, a in zip(prompts, answers, strict=True)]
+    shares = torch.tensor([0.5, 1.0, 2.0])
+    lessons = [
+        module.lesson(p, a, share)
+        for p, a, share in zip(prompts, answers, shares.tolist(), strict=True)
+    ]
     with torch.inference_mode():
         losses = module(images, module.pack([lessons, lessons[:1], lessons[1:]]))
         tokens = encoder.visual.see(images).tokens
@@ -93,8 +97,8 @@ def test_packed_lessons_teach_what_is_asked_one_by_one(trained: Path) -> None:
             each[:, at] = functional.cross_entropy(
                 logits.transpose(1, 2), ids, reduction="none"
             ).sum(dim=1)
-    each = each / torch.tensor([2.0, 2.0, 3.0])  # a lesson counts once, however long it is
-    expected = [each[0].mean(), each[1, 0], each[2, 1:].mean()]
+    each = shares * each / torch.tensor([2.0, 2.0, 3.0])  # by its share, however long it is
+    expected = [each[0].sum() / 3.5, each[1, 0] / 0.5, each[2, 1:].sum() / 3]
     np.testing.assert_allclose(losses.numpy(), np.array(expected), rtol=1e-4)
 
 

@@ -1,0 +1,37 @@
+"""The weights that the model that writes starts from: a small run, from films to file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ravl_med.config.model import QuickstartModelConfig
+from ravl_med.mitigation.quickstart import read_facts, read_packed
+from tests.benchmarks.runner import silent
+from tests.benchmarks.train_generative import draw_films, train_start
+
+CLASSES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", "no finding")
+
+
+def test_films_have_no_device_and_say_what_they_show() -> None:
+    drawn = draw_films(QuickstartModelConfig(tower="vit"), CLASSES, 40, 3, silent)
+    assert drawn.films.shape == (40, 96, 96)
+    assert len(np.unique(drawn.films.reshape(40, -1).mean(axis=1))) == 40
+    assert drawn.films.std() > 0.5
+    assert np.bincount(drawn.labels, minlength=5).min() >= 4
+    for label, report in zip(drawn.labels, drawn.reports, strict=True):
+        own = CLASSES[label] if label < 4 else "normal"
+        assert own.split()[-1] in report.lower() or "cardiopulmonary" in report
+        assert not any(word in report.lower() for word in ("pacemaker", "generator", "tube"))
+
+
+@pytest.mark.slow
+def test_a_small_run_gives_the_weights_and_their_words(tmp_path: Path) -> None:
+    file = tmp_path / "start.safetensors"
+    train_start(file, 64, (1, 1), 3, silent)
+    assert file.stat().st_size < 4_000_000
+    words, weights = json.loads(read_facts(file)["words"]), read_packed(file)
+    assert len(weights["lm_head.weight"]) == len(words)
+    assert {"yes", "no", "effusion", "<image>"} <= set(words)
+    assert sum(weight.numel() for weight in weights.values()) > 2_000_000
