@@ -441,8 +441,7 @@ class _Decoder:
             image_grid_thw=grid,
         )
         more = torch.arange(len(prompt), max(length, len(prompt))) + int(delta)
-        found: Tensor = torch.cat([places.cpu(), more.expand(3, 1, -1)], dim=2)
-        return found
+        return torch.cat([places.cpu(), more.expand(3, 1, -1)], dim=2)
 
     def _embed(self, prompt: Prompt, tokens: Tensor, part: slice) -> Tensor:
         """Return a part of a prompt with its visual tokens, (B, L, D)."""

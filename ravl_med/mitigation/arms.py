@@ -89,8 +89,7 @@ def view_films(films: Tensor, views: Views) -> Tensor:
     moved = functional.grid_sample(
         films[:, None], grid, padding_mode="border", align_corners=False
     )[:, 0]
-    seen: Tensor = moved * views.gain[:, None, None] + views.offset[:, None, None]
-    return seen
+    return torch.addcmul(views.offset[:, None, None], moved, views.gain[:, None, None])
 
 
 def move_boxes(boxes: Tensor, film: Tensor, views: Views, size: int) -> tuple[Tensor, Tensor]:
@@ -181,8 +180,7 @@ class ImageTower(nn.Module):
     def logits(self, images: Tensor, classes: Tensor, temperature: float) -> Tensor:
         """Return zero-shot logits (B, C) of inputs, on the CPU."""
         seen, _, _ = self(images)
-        logits: Tensor = seen.float().cpu() @ classes.T / temperature
-        return logits
+        return torch.matmul(seen.float().cpu(), classes.T) / temperature
 
 
 class AnswerTower(nn.Module):

@@ -3,7 +3,7 @@
 A SigLIP tower, a projector and a small Llama decoder over the words of the reports: three million
 weights. It learns to write the impression of a film, and to answer yes and no to the questions of
 the task, in every wording, by the class that its film has. It starts from weights that have learned
-the same from phantoms without devices, where they are there: a few hundred films cannot teach it.
+the same from other phantoms, where they are there: a few hundred films cannot teach it.
 
 What is asked about a film and answered, its report among it, is laid out one after the other behind
 the image. Each part sees the image and itself, at the positions that it would have alone, so that
@@ -153,8 +153,7 @@ class AnsweringModel(nn.Module):
         each = functional.cross_entropy(
             logits.transpose(1, 2), targets, ignore_index=_UNSEEN, reduction="none"
         )
-        losses: Tensor = (each * packed.shares.to(each)).sum(dim=1)
-        return losses
+        return torch.sum(each * packed.shares.to(each), dim=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,8 +198,12 @@ def teach(
     encoder: GenerativeEncoder,
     taught: AnsweredReports,
     progress: Callable[[int, int], None],
+    tokens: Tensor | None = None,
 ) -> None:
-    """Train a model that writes on reports, and on the questions of its task, in place."""
+    """Train a model that writes on reports, and on the questions of its task, in place.
+
+    With visual tokens of the films, (N, T, D), its image side is not asked and stays as it is.
+    """
     module = AnsweringModel(encoder)
     teacher = _Teacher(encoder, module, taught)
     training = TrainingConfig(config.epochs, config.batch_size, config.learning_rate, config.seed)
@@ -209,12 +212,13 @@ def teach(
     def step(
         model: nn.Module, rows: Tensor, part: slice, epoch: int, generator: torch.Generator
     ) -> Tensor:
+        packed = module.pack([teacher.lessons(row, generator) for row in rows.tolist()])
+        if tokens is not None:
+            return module.losses(tokens[rows].float(), packed).mean()
         cropped = _CROPPED if 2 * epoch >= config.epochs else 0.0
         seen = view_films(inputs[rows], draw_views(len(rows), cropped, generator))
         images = seen[:, None].expand(-1, 3, -1, -1).contiguous()
-        packed = module.pack([teacher.lessons(row, generator) for row in rows.tolist()])
-        loss: Tensor = model(images, packed).mean()
-        return loss
+        return torch.mean(model(images, packed))
 
     fit(
         make_fabric(alone=True),

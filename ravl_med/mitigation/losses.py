@@ -152,5 +152,4 @@ def contrast_images(images: Tensor, labels: Tensor) -> Tensor:
 
 def cross_entropy(similarities: Tensor, labels: Tensor) -> Tensor:
     """Return the cross-entropy (B,) of zero-shot logits (B, C); label -1 gives 0."""
-    loss: Tensor = functional.cross_entropy(similarities, labels, reduction="none", ignore_index=-1)
-    return loss
+    return functional.cross_entropy(similarities, labels, reduction="none", ignore_index=-1)

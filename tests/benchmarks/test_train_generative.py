@@ -8,18 +8,25 @@ import pytest
 
 from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.mitigation.quickstart import read_facts, read_packed
+from ravl_med.phantoms.devices import FEATURES
+from ravl_med.phantoms.plan import cramers_v
 from tests.benchmarks.runner import silent
 from tests.benchmarks.train_generative import draw_films, train_start
 
 CLASSES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", "no finding")
 
 
-def test_films_have_no_device_and_say_what_they_show() -> None:
-    drawn = draw_films(QuickstartModelConfig(tower="vit"), CLASSES, 40, 3, silent)
-    assert drawn.films.shape == (40, 96, 96)
-    assert len(np.unique(drawn.films.reshape(40, -1).mean(axis=1))) == 40
+def test_films_say_what_they_show_and_devices_go_with_nothing() -> None:
+    drawn, devices = draw_films(QuickstartModelConfig(tower="vit"), CLASSES, 60, 3, silent)
+    assert drawn.films.shape == (60, 96, 96)
+    assert len(np.unique(drawn.films.reshape(60, -1).mean(axis=1))) == 60
     assert drawn.films.std() > 0.5
-    assert np.bincount(drawn.labels, minlength=5).min() >= 4
+    assert np.bincount(drawn.labels, minlength=5).min() >= 6
+    assert devices.shape == (60, len(FEATURES))
+    assert np.all(np.abs(devices.mean(axis=0) - 0.5) < 0.25)
+    assert cramers_v(drawn.labels == 0, devices[:, 0]) < 0.3
+    bright = drawn.films[:, 18:42, 60:80].max(axis=(1, 2))  # where a generator lies
+    assert bright[devices[:, 0]].mean() > bright[~devices[:, 0]].mean() + 0.5
     for label, report in zip(drawn.labels, drawn.reports, strict=True):
         own = CLASSES[label] if label < 4 else "normal"
         assert own.split()[-1] in report.lower() or "cardiopulmonary" in report

@@ -25,6 +25,7 @@ from ravl_med.mitigation.generative_quickstart import (
     AnsweredReports,
     AnsweringModel,
     starting_weights,
+    teach,
     train_generative_model,
     write_untrained_model,
 )
@@ -34,7 +35,7 @@ from tests.benchmarks.train_quickstart import write_packed
 
 QUESTIONS = Questions(AnswersConfig(), {"above": ["a bright top"], "below": ["a bright base"]})
 TINY = QuickstartModelConfig(
-    tower="vit", image_size=SIDE, epochs=14, batch_size=24, learning_rate=2e-3
+    tower="vit", image_size=SIDE, epochs=12, batch_size=16, learning_rate=1e-3
 )
 REPORTS = ("Bright above.", "Bright below, it seems.")
 CPU = torch.device("cpu")
@@ -73,6 +74,29 @@ def test_it_answers_and_writes_what_it_was_taught(trained: Path) -> None:
     right = [text == ("bright above .", "bright below , it seems .")[label]
              for text, label in zip(written, labels.tolist(), strict=True)]  # fmt: skip
     assert np.mean(right) > 0.9
+
+
+def test_a_decoder_alone_learns_from_what_is_seen(trained: Path) -> None:
+    encoder = opened(trained)
+    images, labels = inputs(32)
+    with torch.inference_mode():
+        tokens = encoder.visual.see(images).tokens
+    before = {name: weight.clone() for name, weight in encoder.model.state_dict().items()}
+    for name, weight in encoder.model.named_parameters():
+        weight.requires_grad_("language_model" in name or "lm_head" in name)
+    turned = 1 - labels
+    films = np.zeros((32, SIDE, SIDE), dtype=np.float32)  # not looked at
+    taught = AnsweredReports(films, [REPORTS[label] for label in turned.tolist()], turned.numpy())
+
+    def answers_for(classes: torch.Tensor) -> float:
+        return float(encoder.answer(images).gather(1, classes[:, None]).mean())
+
+    first = answers_for(turned)
+    teach(TINY.model_copy(update={"epochs": 8}), encoder, taught, lambda done, total: None, tokens)
+    assert answers_for(turned) > first + 0.3
+    for name, weight in encoder.model.state_dict().items():
+        kept = "language_model" not in name and "lm_head" not in name
+        assert torch.equal(weight, before[name]) == kept, name
 
 
 def test_packed_lessons_teach_what_is_asked_one_by_one(trained: Path) -> None:
