@@ -44,8 +44,8 @@ row; and what follows that of the vocabulary, the rows of words that were learne
 CONTEXT = 40
 """Tokens of a text."""
 
-STD, WRITING_STD = 0.25, 0.15
-"""Of the input, and of that of a model that writes: at SigLIP's 0.5 a small tower hardly learns."""
+STD = 0.25
+"""Of the input: at SigLIP's 0.5 a small tower hardly learns."""
 
 _CROPPED = 0.5  # share of films that are cut to a part in the second half of the training
 Progress = Callable[[str, int, int], None]
@@ -65,7 +65,7 @@ class GenerativeTask:
         return hashlib.sha256(plain.encode()).hexdigest()
 
 
-def quickstart_layout(config: QuickstartModelConfig, std: float = STD) -> dict[str, Any]:
+def quickstart_layout(config: QuickstartModelConfig) -> dict[str, Any]:
     """Return the ``open_clip_config.json`` of the quickstart model."""
     vision: dict[str, Any] = {"image_size": config.image_size}
     if config.tower == "resnet":
@@ -73,7 +73,7 @@ def quickstart_layout(config: QuickstartModelConfig, std: float = STD) -> dict[s
     else:
         vision |= {"layers": 4, "width": 128, "head_width": 32, "patch_size": 16}
     text = {"context_length": CONTEXT, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
-    size = {"size": [config.image_size] * 2, "mean": [0.5] * 3, "std": [std] * 3}
+    size = {"size": [config.image_size] * 2, "mean": [0.5] * 3, "std": [STD] * 3}
     return {
         "model_cfg": {"embed_dim": 128, "vision_cfg": vision, "text_cfg": text},
         "preprocess_cfg": {**size, "interpolation": "bicubic", "resize_mode": "squash"},
@@ -261,7 +261,7 @@ def _fine_tuning_set(
     """
     columns = None if task is None else task.columns
     cohort = read_manifest(manifest, split="finetune", roots=reader.roots, columns=columns)
-    transform = input_transform(quickstart_layout(config, STD if task is None else WRITING_STD))
+    transform = input_transform(quickstart_layout(config))
     films: list[NDArray[np.float32]] = []
     texts: list[str] = []
     labels: list[int] = []

@@ -150,9 +150,8 @@ def train_quickstart(
 @app.command()
 def train_generative(
     weights: Annotated[Path, typer.Argument(metavar="FILE", help="Safetensors to write.")],
-    films: Annotated[int, typer.Option(help="Phantoms to train on.", min=64)] = 12_000,
-    findings: Annotated[int, typer.Option(help="Epochs of findings.", min=1)] = 6,
-    answers: Annotated[int, typer.Option(help="Epochs of answers.", min=1)] = 3,
+    films: Annotated[int, typer.Option(help="Phantoms to train on.", min=64)] = 16_000,
+    epochs: Annotated[int, typer.Option(min=1)] = 4,
     seed: Annotated[int, typer.Option(min=0)] = 1000,
     debug: DebugOption = False,
 ) -> None:
@@ -161,7 +160,7 @@ def train_generative(
         from tests.benchmarks.train_generative import train_start
 
         with show_progress() as progress:
-            train_start(weights, films, (findings, answers), seed, progress)
+            train_start(weights, films, epochs, seed, progress)
         say(f"Weights: {escape(str(weights))}")
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ravl_med.config.model import QuickstartModelConfig
-from ravl_med.mitigation.quickstart import read_facts, read_packed
+from ravl_med.mitigation.generative_quickstart import START
+from ravl_med.mitigation.quickstart import RECIPE, read_facts, read_packed
 from ravl_med.phantoms.devices import FEATURES
 from ravl_med.phantoms.plan import cramers_v
 from tests.benchmarks.runner import silent
@@ -25,8 +26,8 @@ def test_films_say_what_they_show_and_devices_go_with_nothing() -> None:
     assert devices.shape == (60, len(FEATURES))
     assert np.all(np.abs(devices.mean(axis=0) - 0.5) < 0.25)
     assert cramers_v(drawn.labels == 0, devices[:, 0]) < 0.3
-    bright = drawn.films[:, 18:42, 60:80].max(axis=(1, 2))  # where a generator lies
-    assert bright[devices[:, 0]].mean() > bright[~devices[:, 0]].mean() + 0.5
+    bright = drawn.films[:, 22:36, 62:78].mean(axis=(1, 2))  # where a generator lies
+    assert bright[devices[:, 0]].mean() > bright[~devices[:, 0]].mean() + 0.2
     for label, report in zip(drawn.labels, drawn.reports, strict=True):
         own = CLASSES[label] if label < 4 else "normal"
         assert own.split()[-1] in report.lower() or "cardiopulmonary" in report
@@ -34,11 +35,11 @@ def test_films_say_what_they_show_and_devices_go_with_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_a_small_run_gives_the_weights_and_their_words(tmp_path: Path) -> None:
+def test_a_small_run_gives_the_weights_of_the_image_side(tmp_path: Path) -> None:
     file = tmp_path / "start.safetensors"
-    train_start(file, 64, (1, 1), 3, silent)
-    assert file.stat().st_size < 4_000_000
-    words, weights = json.loads(read_facts(file)["words"]), read_packed(file)
-    assert len(weights["lm_head.weight"]) == len(words)
-    assert {"yes", "no", "effusion", "<image>"} <= set(words)
-    assert sum(weight.numel() for weight in weights.values()) > 2_000_000
+    train_start(file, 64, 1, 3, silent)
+    assert json.loads(read_facts(file)[RECIPE]) == {"films": 64, "epochs": 1, "seed": 3}
+    shipped, weights = read_packed(START), read_packed(file)
+    assert {name: w.shape for name, w in weights.items()} == {
+        n: w.shape for n, w in shipped.items()
+    }

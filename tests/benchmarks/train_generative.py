@@ -1,15 +1,16 @@
-"""The weights that the quickstart model that writes starts from: it reads phantoms.
+"""The weights that the quickstart model that writes starts from: those of its image side.
 
-First its image side learns to tell the findings, since that takes many films and the decoder makes
-each ten times as dear, and to see the devices, which lie on half of the films whatever they show;
-then the decoder learns to answer and to write from what that side sees.
+They learn to tell the findings of phantoms apart, and to see the devices, which lie on half of the
+films whatever they show. That takes many films, of which a decoder would make each ten times as
+dear.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -27,14 +28,12 @@ from ravl_med.config.loading import load_config
 from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.generative import GenerativeEncoder, open_generative
 from ravl_med.labelling.sections import impression_of
-from ravl_med.mitigation.arms import draw_views, view_films
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.generative_quickstart import (
     AnsweredReports,
-    teach,
     write_untrained_model,
 )
-from ravl_med.mitigation.quickstart import WRITING_STD, input_transform, quickstart_layout
+from ravl_med.mitigation.quickstart import RECIPE, input_transform, quickstart_layout
 from ravl_med.mitigation.trainer import Task, TrainingConfig, fit
 from ravl_med.phantoms.cohort import render_film
 from ravl_med.phantoms.devices import FEATURES
@@ -46,17 +45,17 @@ from tests.benchmarks.train_quickstart import write_packed
 
 GENERATIVE = QUICKSTART.with_name("quickstart_generative.yaml")
 _FILM_SIDE = 256  # pixels, as `ravl-med synthesize` renders them
-_BATCH, _RATES = 32, (5e-4, 1e-3)  # of findings and devices, and of answers
+_BATCH, _RATE = 32, 5e-4
 
 
 def train_start(
     file: Path,
     films: int,
-    epochs: tuple[int, int],
+    epochs: int,
     seed: int,
     progress: Callable[[str, int, int], None],
 ) -> None:
-    """Train on so many phantoms, so many epochs of findings and of answers; write the weights."""
+    """Train on so many phantoms for so many epochs; write the weights."""
     config = load_config(GENERATIVE, ("model.quickstart.retrain=true",))
     questions, own = questions_of(config), config.model.quickstart
     assert questions is not None
@@ -66,12 +65,18 @@ def train_start(
     with tempfile.TemporaryDirectory() as place:
         write_untrained_model(own, questions, taught.reports, Path(place))
         encoder = open_generative(Path(place), torch.device("cpu"), questions)
-        _learn_to_see(encoder, taught, devices, epochs[0], seed, partial(progress, "findings"))
-        _learn_answers(encoder, own, taught, epochs[1], seed, partial(progress, "answers"))
-        vocabulary = encoder.tokenizer.get_vocab()
-        words = sorted(vocabulary, key=lambda word: vocabulary[word])
-    weights = {name: w.contiguous() for name, w in encoder.model.state_dict().items()}
-    write_packed(weights, {"words": json.dumps(words)}, file)
+        _learn_to_see(encoder, taught, devices, epochs, seed, partial(progress, "train"))
+    pack_image_side(encoder, {"films": films, "epochs": epochs, "seed": seed}, file)
+
+
+def pack_image_side(encoder: GenerativeEncoder, recipe: Mapping[str, int], file: Path) -> None:
+    """Write the weights of tower and projector, and how they were trained."""
+    weights = {
+        name: weight.contiguous()
+        for name, weight in encoder.model.state_dict().items()
+        if "vision_tower" in name or "projector" in name
+    }
+    write_packed(weights, {RECIPE: json.dumps(recipe, sort_keys=True)}, file)
 
 
 def draw_films(
@@ -108,7 +113,7 @@ def draw_films(
 def _render(plan: FilmPlan, config: QuickstartModelConfig, seed: int) -> NDArray[np.float32]:
     gray = render_film(plan, seed=seed, size=_FILM_SIDE).pixels
     film = Image.fromarray(np.rint(gray * 255).astype(np.uint8))
-    inputs: NDArray[np.float32] = input_transform(quickstart_layout(config, WRITING_STD))(film)[0]
+    inputs: NDArray[np.float32] = input_transform(quickstart_layout(config))(film)[0]
     return np.asarray(inputs)
 
 
@@ -118,7 +123,11 @@ def _impression(plan: FilmPlan, seed: int) -> str:
 
 
 class _Seeing(nn.Module):
-    """The image side of a model that writes, with a class for each finding and a flag a device."""
+    """The image side of a model that writes, with a class for each finding and a flag a device.
+
+    Each place speaks for itself and the loudest are heard: a mean over places says little of a
+    thing that lies in one of them, and is learned late.
+    """
 
     def __init__(self, encoder: GenerativeEncoder, classes: int) -> None:
         super().__init__()
@@ -128,8 +137,8 @@ class _Seeing(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K + F) of inputs (B, 3, S, S)."""
-        logits: Tensor = self.head(self._see(images).tokens.mean(dim=1))
-        return logits
+        logits: Tensor = self.head(self._see(images).tokens)
+        return torch.logsumexp(logits, dim=1) - math.log(logits.shape[1])
 
 
 def _learn_to_see(
@@ -148,8 +157,7 @@ def _learn_to_see(
     def step(
         model: nn.Module, rows: Tensor, part: slice, epoch: int, generator: torch.Generator
     ) -> Tensor:
-        seen = view_films(inputs[rows], draw_views(len(rows), 0.0, generator))
-        logits = model(seen[:, None].expand(-1, 3, -1, -1).contiguous())
+        logits = model(inputs[rows][:, None].expand(-1, 3, -1, -1).contiguous())
         finding = functional.cross_entropy(logits[:, :classes], labels[rows])
         return finding + functional.binary_cross_entropy_with_logits(
             logits[:, classes:], flags[rows]
@@ -160,30 +168,6 @@ def _learn_to_see(
         module,
         len(inputs),
         Task(step),
-        TrainingConfig(epochs, _BATCH, _RATES[0], seed),
+        TrainingConfig(epochs, _BATCH, _RATE, seed),
         progress=lambda done, total, note: progress(done, total),
     )
-
-
-def _learn_answers(
-    encoder: GenerativeEncoder,
-    config: QuickstartModelConfig,
-    taught: AnsweredReports,
-    epochs: int,
-    seed: int,
-    progress: Callable[[int, int], None],
-) -> None:
-    """Train the decoder on what the image side sees of the films."""
-    tokens = _see(encoder, taught.films)
-    for name, weight in encoder.model.named_parameters():
-        weight.requires_grad_("language_model" in name or "lm_head" in name)
-    own = {"epochs": epochs, "batch_size": _BATCH, "learning_rate": _RATES[1], "seed": seed}
-    teach(config.model_copy(update=own), encoder, taught, progress, tokens)
-
-
-@torch.inference_mode()
-def _see(encoder: GenerativeEncoder, films: NDArray[np.float32]) -> Tensor:
-    """Return the visual tokens of films, (N, T, D) in half precision."""
-    inputs = torch.from_numpy(films)[:, None].expand(-1, 3, -1, -1)
-    parts = (inputs[at : at + 200].contiguous() for at in range(0, len(films), 200))
-    return torch.cat([encoder.visual.see(part).tokens.half() for part in parts])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,20 +17,18 @@ from ravl_med.encoders.generative import GenerativeEncoder, open_generative
 from ravl_med.encoders.questions import Questions
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError
-from ravl_med.mitigation import generative_quickstart
 from ravl_med.mitigation.arms import ARMS, AnswerTower, Objective
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.generative_quickstart import (
+    START,
     AnsweredReports,
     AnsweringModel,
     starting_weights,
-    teach,
     train_generative_model,
     write_untrained_model,
 )
-from ravl_med.mitigation.quickstart import WRITING_STD
+from ravl_med.mitigation.quickstart import read_packed
 from ravl_med.mitigation.training import ArmTraining, SelectionFilms, predict_films
-from tests.benchmarks.train_quickstart import write_packed
 
 QUESTIONS = Questions(AnswersConfig(), {"above": ["a bright top"], "below": ["a bright base"]})
 TINY = QuickstartModelConfig(
@@ -39,7 +36,6 @@ TINY = QuickstartModelConfig(
 )
 REPORTS = ("Bright above.", "Bright below, it seems.")
 CPU = torch.device("cpu")
-TO_INPUT = 0.25 / WRITING_STD  # of toys, as the model reads films
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model that has learned to write where a film is bright."""
     folder = tmp_path_factory.mktemp("answers") / "model"
     films = toy_set(96)
-    inputs = films.films.read(np.arange(96)).numpy() * TO_INPUT
+    inputs = films.films.read(np.arange(96)).numpy()
     reports = [REPORTS[label] for label in films.labels]
     train_generative_model(TINY, QUESTIONS, AnsweredReports(inputs, reports, films.labels), folder)
     return folder
@@ -59,7 +55,7 @@ def opened(folder: Path) -> GenerativeEncoder:
 
 def inputs(count: int = 16, seed: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
     films = toy_set(count, seed)
-    seen = films.films.read(np.arange(count)) * TO_INPUT
+    seen = films.films.read(np.arange(count))
     return seen[:, None].expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(films.labels)
 
 
@@ -74,29 +70,6 @@ def test_it_answers_and_writes_what_it_was_taught(trained: Path) -> None:
     right = [text == ("bright above .", "bright below , it seems .")[label]
              for text, label in zip(written, labels.tolist(), strict=True)]  # fmt: skip
     assert np.mean(right) > 0.9
-
-
-def test_a_decoder_alone_learns_from_what_is_seen(trained: Path) -> None:
-    encoder = opened(trained)
-    images, labels = inputs(32)
-    with torch.inference_mode():
-        tokens = encoder.visual.see(images).tokens
-    before = {name: weight.clone() for name, weight in encoder.model.state_dict().items()}
-    for name, weight in encoder.model.named_parameters():
-        weight.requires_grad_("language_model" in name or "lm_head" in name)
-    turned = 1 - labels
-    films = np.zeros((32, SIDE, SIDE), dtype=np.float32)  # not looked at
-    taught = AnsweredReports(films, [REPORTS[label] for label in turned.tolist()], turned.numpy())
-
-    def answers_for(classes: torch.Tensor) -> float:
-        return float(encoder.answer(images).gather(1, classes[:, None]).mean())
-
-    first = answers_for(turned)
-    teach(TINY.model_copy(update={"epochs": 8}), encoder, taught, lambda done, total: None, tokens)
-    assert answers_for(turned) > first + 0.3
-    for name, weight in encoder.model.state_dict().items():
-        kept = "language_model" not in name and "lm_head" not in name
-        assert torch.equal(weight, before[name]) == kept, name
 
 
 def test_packed_lessons_teach_what_is_asked_one_by_one(trained: Path) -> None:
@@ -126,32 +99,30 @@ def test_packed_lessons_teach_what_is_asked_one_by_one(trained: Path) -> None:
     np.testing.assert_allclose(losses.numpy(), np.array(expected), rtol=1e-4)
 
 
-def test_it_takes_over_packed_weights_and_the_words_that_it_shares(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_its_image_side_starts_from_what_ships_and_its_decoder_from_its_seed(
+    tmp_path: Path,
 ) -> None:
     own = QuickstartModelConfig(tower="vit")
-    file, folders = tmp_path / "start.safetensors", (tmp_path / "first", tmp_path / "second")
-    monkeypatch.setattr(generative_quickstart, "START", file)
-    assert starting_weights(own) is None
-    write_untrained_model(own, QUESTIONS, ("There is a pleural effusion.",), folders[0])
-    first = opened(folders[0])
-    known = first.tokenizer.get_vocab()
-    words = json.dumps(sorted(known, key=lambda word: known[word]))
-    write_packed(first.model.state_dict(), {"words": words}, file)
-    assert starting_weights(own) == file
-    assert starting_weights(own.model_copy(update={"retrain": True})) is None
-    assert starting_weights(TINY) is None  # films of another size
+    assert START.stat().st_size <= 2_000_000
+    assert starting_weights(own) == START
+    states = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        write_untrained_model(own, QUESTIONS, ("An effusion.",), tmp_path / str(seed))
+        states.append(opened(tmp_path / str(seed)).model.state_dict())
+    shipped = read_packed(START)
+    for name, weight in states[0].items():
+        image_side = "vision_tower" in name or "projector" in name
+        assert (name in shipped) == image_side, name
+        if image_side:
+            torch.testing.assert_close(weight, shipped[name])
+        elif "norm" not in name:
+            assert not torch.equal(weight, states[1][name])
 
-    write_untrained_model(own, QUESTIONS, ("An effusion, a zeppelin.",), folders[1])
-    second = opened(folders[1])
-    ids, state = second.tokenizer.get_vocab(), second.model.state_dict()
-    for name, weight in first.model.state_dict().items():
-        held = state[name]
-        if "embed_tokens" in name or "lm_head" in name:
-            assert held[ids["zeppelin"]].std() > 0.01
-            weight, held = weight[known["effusion"]], held[ids["effusion"]]
-        step = weight.abs().max() / 127
-        torch.testing.assert_close(held, weight, rtol=0, atol=float(0.51 * step))
+
+def test_inputs_of_another_size_and_models_trained_anew_start_from_their_seed() -> None:
+    assert starting_weights(TINY) is None
+    assert starting_weights(QuickstartModelConfig(tower="vit", retrain=True)) is None
 
 
 def objective(name: str, encoder: GenerativeEncoder) -> Objective:
