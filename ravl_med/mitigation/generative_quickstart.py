@@ -290,10 +290,7 @@ def write_untrained_model(
             vision_feature_select_strategy="full",
         )
     )
-    for (
-        name,
-        weight,
-    ) in made.named_parameters():  # transformers' own are so small that learning stalls
+    for name, weight in made.named_parameters():  # transformers' are so small that learning stalls
         if "position_embedding" in name:
             nn.init.normal_(weight, std=0.5)
         elif "projector" in name and weight.ndim == 2:
