@@ -22,6 +22,7 @@ LOCK, TABLE = FOLDER / "lock.txt", FOLDER / "README.md"
 FORBIDDEN = re.compile(r"\bA?GPL|GNU (Affero )?General Public", re.IGNORECASE)
 """Licences that a package under Apache-2.0 cannot depend on; the LGPL is none of them."""
 
+_FOR_GPUS = re.compile(r"(cuda|nvidia|pytorch-triton)-|triton$")
 _CLASSIFIER = "License :: OSI Approved :: "
 _FORTRAN = "its wheel holds libgfortran (GPL-3.0 with the GCC exception), libquadmath (LGPL-2.1)"
 _BUNDLED = {
@@ -65,7 +66,8 @@ pip install -r reports/dependencies/lock.txt && pip install --no-deps .
 
 For a machine without a network, on one that has one: `pip download -r reports/dependencies/lock.txt
 -d wheels`. Digests of the wheels are not in the lock, as they differ by platform; `pip hash` gives
-those of what was downloaded.
+those of what was downloaded. torch is its build for CPUs: one for GPUs brings NVIDIA's libraries,
+under their licences, in versions that it pins itself.
 
 | package | version | licence, as its metadata say | asked for by |
 |---|---|---|---|
@@ -105,9 +107,14 @@ def installed() -> dict[str, tuple[metadata.Distribution, str]]:
 
 
 def needs(there: metadata.Distribution, extras: set[str]) -> Iterator[Requirement]:
-    """Yield what an installed package needs on this machine, with some of its extras."""
+    """Yield what an installed package needs on this machine, with some of its extras.
+
+    What a build of torch for GPUs brings, and pins itself, is left out.
+    """
     for line in there.requires or ():
         one = Requirement(line)
+        if there.name == "torch" and _FOR_GPUS.match(one.name):
+            continue
         marks = [{"extra": extra} for extra in ("", *sorted(extras))]
         if one.marker is None or any(one.marker.evaluate(mark) for mark in marks):
             yield one

@@ -123,16 +123,12 @@ class AnsweringModel(nn.Module):
         """Lay out the lessons of films behind what all prompts begin with."""
         return PackedLessons.of(self.start.ids[: self.shared], lessons)
 
-    def see(self, images: Tensor) -> Tensor:
-        """Return the visual tokens of inputs (B, 3, S, S), (B, T, D)."""
-        return self._visual.see(images).tokens
+    def forward(self, images: Tensor, packed: PackedLessons) -> Tensor:
+        """Return the loss (B,) of inputs (B, 3, S, S).
 
-    def forward(self, images: Tensor, packed: PackedLessons) -> Any:
-        """Return the loss (B,) of films: the cross-entropy of answers, each lesson by its share."""
-        return self.losses(self.see(images), packed)
-
-    def losses(self, tokens: Tensor, packed: PackedLessons) -> Tensor:
-        """Return the loss (B,) of what is seen, (B, T, D)."""
+        That is the cross-entropy of answers, each lesson by its share.
+        """
+        tokens = self._visual.see(images).tokens
         device = tokens.device
         ids, targets = packed.ids.to(device), packed.targets.to(device)
         image = self.start.image[: self.shared].to(device)
@@ -186,11 +182,11 @@ def train_generative_model(
     with tempfile.TemporaryDirectory() as place:
         write_untrained_model(config, questions, taught.reports, Path(place))
         encoder = open_generative(Path(place), torch.device("cpu"), questions)
-        teach(config, encoder, taught, progress)
+        _teach(config, encoder, taught, progress)
         encoder.save(folder)
 
 
-def teach(
+def _teach(
     config: QuickstartModelConfig,
     encoder: GenerativeEncoder,
     taught: AnsweredReports,
