@@ -151,7 +151,7 @@ def train_quickstart(
 def train_generative(
     weights: Annotated[Path, typer.Argument(metavar="FILE", help="Safetensors to write.")],
     films: Annotated[int, typer.Option(help="Phantoms to train on.", min=64)] = 16_000,
-    epochs: Annotated[int, typer.Option(min=1)] = 4,
+    epochs: Annotated[int, typer.Option(min=1)] = 1,
     seed: Annotated[int, typer.Option(min=0)] = 1000,
     debug: DebugOption = False,
 ) -> None:

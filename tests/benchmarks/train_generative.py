@@ -2,7 +2,7 @@
 
 They learn to tell the findings of phantoms apart, and to see the devices, which lie on half of the
 films whatever they show. That takes many films, of which a decoder would make each ten times as
-dear.
+dear. One epoch: an image side that knows the findings well has no use for a shortcut.
 """
 
 from __future__ import annotations
