@@ -610,7 +610,7 @@ class Panel:
         tools = InterventionTools(model, maps, self.relevance)
         proposed = propose_features(data, evidence.region, model, maps[False], own)
         examined = confirm_correlations(data, pooled, discovery, own, gate, _silent, proposed)
-        correlations = assess_correlations(data, examined, tools, own, gate, _silent)
+        correlations = assess_correlations(data, examined.tested, tools, own, gate, _silent)
         bound = tools.bound_unnamed(data, examined.half, correlations)
         seen = Sensitivity(own.power, 0, 0, (), len(pooled), 0, {}, bound)
         plain = replace(model, structures=None)  # styles need none, and they take long

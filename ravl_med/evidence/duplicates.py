@@ -128,9 +128,10 @@ def _joined(
 def fold_places(explored: Sequence[tuple[int, Exploration]], worth: Sequence[bool]) -> list[int]:
     """Fold features of one raised class that have their effect in the same place on mapped films.
 
-    `explored` are the raised class and what the maps say. Returned is, for each, the position of
-    the one that stands for it, itself where it stands alone: the one whose effect is surest, by its
-    standard error. What is not `worth` a test stands alone.
+    `explored` are the raised class and what the maps say. Features are folded into the one whose
+    effect is surest, by its standard error. Returned is, for each, the position of the one that
+    stands for it, itself where it stands alone: of those that are folded, the one that tells best
+    on which films the place of the surest does something. What is not `worth` a test stands alone.
     """
     host = list(range(len(explored)))
     effects = [_surety(one.change) for _, one in explored]
@@ -146,7 +147,20 @@ def fold_places(explored: Sequence[tuple[int, Exploration]], worth: Sequence[boo
                 break
         else:
             kept.append(at)
+    for surest in kept:
+        group = [at for at, one in enumerate(host) if one == surest]
+        moved = explored[surest][1].moved
+        fits = [(_fit(moved, explored[at][1].present), effects[at], -at) for at in group]
+        best = -max(fits)[2]
+        for at in group:
+            host[at] = best
     return host
+
+
+def _fit(moved: NDArray[np.float64], present: NDArray[np.float64]) -> float:
+    """Correlation of what a place does to films (n,) with a feature's presence; both centred."""
+    spread = float(np.sqrt((moved**2).sum() * (present**2).sum()))
+    return float(moved @ present) / spread if spread else 0.0
 
 
 def _surety(change: PairedChange | None) -> float:

@@ -222,7 +222,7 @@ def _holds(entry: Tested) -> bool:
 
 def assess_correlations(
     data: AuditData,
-    examination: Examination,
+    tested: Sequence[Tested],
     tools: InterventionTools | None,
     evidence: EvidenceConfig,
     gate: GateConfig,
@@ -233,7 +233,7 @@ def assess_correlations(
     What effects have proposed is tested whatever its gaps: a weak shortcut shows in what removal
     does before it shows in accuracy. The tools are None where only the model's scores are known.
     """
-    standing = [e for e in examination.tested if _holds(e) or e[0].cluster.source == "effects"]
+    standing = [e for e in tested if _holds(e) or e[0].cluster.source == "effects"]
     counterfactuals: Sequence[Counterfactual | None] = [None] * len(standing)
     tested_for: Mapping[int, int] = {}
     if tools is not None:
@@ -241,7 +241,7 @@ def assess_correlations(
     measured = {id(entry[0]): one for entry, one in zip(standing, counterfactuals, strict=True)}
     bootstrap = PatientBootstrap(data.patients, evidence.draws, evidence.seed)
     assessed = []
-    for entry in examination.tested:
+    for entry in tested:
         candidate, confirmation, also = entry
         counterfactual = measured.get(id(candidate))
         strata = labels = None

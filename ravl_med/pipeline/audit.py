@@ -391,7 +391,7 @@ def search_films(
         embeddings.release_pages()
     with run.stage("counterfactuals"):
         correlations = assess_correlations(
-            data, examination, intervention, evidence, gate, run.progress
+            data, examination.tested, intervention, evidence, gate, run.progress
         )
         tested = sum(bool(c.counterfactual and c.counterfactual.tested) for c in correlations)
         run.clock.note("counterfactuals", correlations=tested)

@@ -133,7 +133,7 @@ def _search(
         overlap=discovery.merge_overlap,
     )
     examination = confirm_correlations(data, clusters, discovery, own, gate, silent, proposed)
-    correlations = assess_correlations(data, examination, tools, own, gate, silent)
+    correlations = assess_correlations(data, examination.tested, tools, own, gate, silent)
     bound = tools.bound_unnamed(data, examination.half, correlations)
     return correlations, Sensitivity(own.power, 0, 0, (), len(clusters), 0, {}, bound)
 
@@ -334,6 +334,18 @@ def _clean_summary(rows: Sequence[Row]) -> str:
     )
 
 
+_OLDER = {
+    "inside", "small", "weak", "real_drawn", "clean_900", "clean_400", "real_clean", "style"
+}  # fmt: skip
+"""Parts that were measured before the last change of a rule."""
+
+
+def _dated(name: str, summary: Callable[[list[Row]], str], rows: list[Row]) -> str:
+    """Say of a part that it is older than a rule."""
+    older = "- measured before the last change of a rule\n"
+    return (older if name in _OLDER else "") + summary(rows)
+
+
 def _style_summary(rows: Sequence[Row]) -> str:
     own = _between(rows, _STYLE_GAP, 2.0)
     named = sum(row["styles"] > 0 for row in own)
@@ -404,7 +416,7 @@ def _part(
         name,
         title,
         text,
-        [summaries[kind], _CLEAN_TABLE if kind == "clean" else _TABLE],
+        [partial(_dated, name, summaries[kind]), _CLEAN_TABLE if kind == "clean" else _TABLE],
         partial(measure, kind, first),
         {"models": models, "films": films},
         {"films": "a folder of radiographs (metadata.csv, images/)"} if "real" in name else {},

@@ -181,14 +181,17 @@ def test_a_naive_walk_keeps_the_same(found):
     assert 1 < len(walk) < 30
 
 
-def explored(contrast, x=0.0, films=range(10), width=1.0):
+MOVED = np.array([3.0, 1.0, -1.0, -3.0])  # what the place of the surest does to four films
+
+
+def explored(contrast, x=0.0, films=range(10), width=1.0, present=MOVED, moved=MOVED):
     """A feature that has its effect, so large, in a box that begins at x on so many films."""
     change = contrast and PairedChange(
         20, 20, contrast, NOTHING, 0.0, contrast,
         Interval(contrast - width / 2, contrast + width / 2), 0.1, NOTHING, 0.001,
     )  # fmt: skip
     places = {film: np.array([x, 0, x + 10, 10], np.float32) for film in films}
-    return SimpleNamespace(change=change, places=places)
+    return SimpleNamespace(change=change, places=places, present=np.array(present), moved=moved)
 
 
 def hosts(*features, raised=None, worth=None):
@@ -205,6 +208,20 @@ def test_one_class_and_place_is_one_claim_and_the_surest_effect_stands_for_it():
 def test_an_effect_is_the_surer_the_narrower_its_interval_is():
     assert hosts(explored(0.9, width=3.0), explored(0.5)) == [1, 1]
     assert hosts(explored(0.9, width=1.5), explored(0.5)) == [0, 0]
+
+
+def test_of_one_claim_the_feature_stands_for_all_that_tells_best_where_its_place_does_something():
+    surest = explored(0.9, present=[1, -1, 1, -1])
+    better, worse = explored(0.5, present=[1, 1, -1, -1]), explored(0.6, present=[-1, 1, -1, 1])
+    assert hosts(surest, worse, better) == [2, 2, 2]
+    assert hosts(surest, worse) == [0, 0]
+    assert hosts(surest, explored(0.5, present=[2, -2, 2, -2])) == [0, 0]  # as good: the surest
+    assert hosts(surest, replace_moved(better)) == [1, 1]  # by what the surest's place does
+    assert hosts(explored(0.9, present=[0] * 4), explored(0.5)) == [1, 1]  # it is on all or none
+
+
+def replace_moved(feature):
+    return SimpleNamespace(**{**vars(feature), "moved": -MOVED})
 
 
 def test_half_of_the_smaller_place_is_enough():

@@ -75,7 +75,9 @@ class Subject:
         )
 
     def assess(self, found: Examination, config: Config, progress=lambda *step: None, tools=TOOLS):
-        return assess_correlations(self.data, found, tools, config.evidence, config.gate, progress)
+        return assess_correlations(
+            self.data, found.tested, tools, config.evidence, config.gate, progress
+        )
 
     def sensitivity(self, found: Examination, config: Config, progress=lambda *step: None):
         return measure_detectable_gap(self.data, found, config.discovery, config.evidence, progress)
@@ -326,6 +328,8 @@ class Asked:
             located=np.zeros((count, 4), np.float32),
             rows={film: np.array([film]) for film in range(10)},
             places=dict.fromkeys(range(10), place),
+            present=np.zeros(10),
+            moved=np.zeros(10),
             donors=None,
             windows=Windows(np.zeros((1, 4), np.float32), np.zeros(1), np.ones(1)),
         )
@@ -773,7 +777,7 @@ def test_the_whole_way_from_maps_to_a_located_shortcut(data_of, clusters_of):
         lambda *step: None, proposed,
     )  # fmt: skip
     correlations = assess_correlations(
-        data, found, tools, config.evidence, config.gate, lambda *step: None
+        data, found.tested, tools, config.evidence, config.gate, lambda *step: None
     )
 
     used = [c for c in correlations if c.counterfactual and c.counterfactual.used]

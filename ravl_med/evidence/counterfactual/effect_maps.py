@@ -21,6 +21,7 @@ from ravl_med.discovery.effect_features import RegionEffects
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.interventions import (
     FEWEST_WRONG,
+    OVERLAP,
     Donors,
     Windows,
     choose_places,
@@ -48,7 +49,6 @@ _STEP = 0.5  # of the side of a window
 _REFINED = 1  # coarse windows of a film that finer ones follow
 _WRONG = 0.5  # share of the sample that is called wrongly, where there are as many
 _AT_ONCE = 16  # films
-_OVERLAP = 0.5  # of the smaller of window and region
 _EQUAL = 1e-6
 
 
@@ -216,7 +216,7 @@ def region_effects(
             continue
         film = int(maps.films[at])
         boxes = inputs.carry_in(film, inputs.data.region_boxes[own])
-        over = box_shares(boxes, maps.windows) >= _OVERLAP
+        over = box_shares(boxes, maps.windows) >= OVERLAP
         looked_at = np.where(np.isnan(drops[at]), -np.inf, drops[at])  # (W, C)
         effects.append(
             np.max(np.where(over[:, :, None], looked_at[None], -np.inf), axis=1, initial=-np.inf)
@@ -258,6 +258,10 @@ class Exploration:
     located: NDArray[np.float32]  # (n, 4) the window with that effect, stored pixels
     rows: dict[int, NDArray[np.int64]]  # positions in cluster.regions, by mapped film
     places: dict[int, NDArray[np.float32]]  # film to its place with the largest effect, (4,)
+    # (n,) of the mapped films, less the mean of their class: whether they have it, and the most
+    # that filling its windows does to them, each by its worth
+    present: NDArray[np.float64]
+    moved: NDArray[np.float64]
     donors: Donors
     windows: Windows  # the coarse ones
 
@@ -280,6 +284,9 @@ def explore_feature(
     rows = rows_by_film(cluster, inputs.data.region_image, maps.films)
     effect, located = _effects_of_regions(inputs, maps, cluster, rows, drop - usual)
     known, tried = _places_to_try(inputs, maps, cluster, rows, drop, usual)
+    labels = inputs.data.labels[maps.films]
+    its = np.unique(np.concatenate([np.empty(0, np.int64), *tried.values()]))
+    most = (known.worth * (drop - usual)[:, : maps.coarse])[:, its].max(axis=1, initial=-np.inf)
     windows, held = known.boxes, np.array(list(rows), dtype=np.int64)
     spread = float(before.std())
     look_up = _LookUp(
@@ -307,9 +314,19 @@ def explore_feature(
         located=located,
         rows=rows,
         places=places,
+        present=_within_classes((~bare).astype(np.float64), labels),
+        moved=_within_classes(np.where(len(its), most, 0.0), labels),
         donors=donors,
         windows=known,
     )
+
+
+def _within_classes(values: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return values of films (n,) less the mean of their class."""
+    which = np.unique(labels, return_inverse=True)[1]
+    mean = np.bincount(which, values) / np.bincount(which)
+    centred: NDArray[np.float64] = values - mean[which]
+    return centred
 
 
 def _places_to_try(
@@ -422,7 +439,7 @@ def effects_over(
     window is in stored pixels.
     """
     boxes = inputs.carry_in(film, inputs.data.region_boxes[regions])
-    over = box_shares(boxes, windows) >= _OVERLAP
+    over = box_shares(boxes, windows) >= OVERLAP
     held = np.where(over & ~np.isnan(drop)[None], np.nan_to_num(drop)[None], -np.inf)
     best = held.argmax(axis=1)
     effect = held[np.arange(len(regions)), best]

@@ -44,6 +44,9 @@ from ravl_med.regions.geometry import box_shares
 PLACES = 3
 """Places of a film that are tried for a feature."""
 
+OVERLAP = 0.5
+"""Share of the smaller of window and region from which the one is over the other."""
+
 FEWEST_WRONG = 5
 """Wrong calls from which is said what undoes them."""
 
@@ -54,6 +57,7 @@ _FORBIDDEN = 1e3
 _TIE = 1e-6  # puts pairs of one frame in order; far less than frames differ by
 _BESIDE = 0.05  # of a window may lie over a place
 _FINE = 2.0  # pixels of the input; what a Gaussian of this width takes away is fine detail
+_ROUNDING = 1e-6
 _LARGER = 1.001  # than a window, beyond rounding
 _TINY = 1e-30  # where nothing is divided by nothing; a similarity has no unit
 
@@ -151,8 +155,10 @@ def hold_regions(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
     """Share a film's regions of a feature out over windows, by area and similarity.
 
-    Returned are the boxes of regions that are larger than a window (k, 4), how much each of them
-    holds (k,), and how much of the others each window holds (W,).
+    A window holds what it is over: one that reaches a region with a corner may lie on something
+    else. A region that no window is over is held by those that are nearest to it. Returned are the
+    boxes of regions that are larger than a window (k, 4), how much each of them holds (k,), and how
+    much of the others each window holds (W,).
     """
     film = int(inputs.data.region_image[cluster.regions[rows[0]]])
     boxes = inputs.carry_in(film, inputs.data.region_boxes[cluster.regions[rows]])
@@ -160,7 +166,9 @@ def hold_regions(
     window = np.prod(windows[0, 2:] - windows[0, :2])
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / window
     large = area > _LARGER
-    held = (weight * area * ~large) @ box_shares(boxes, windows)  # none is larger than a window
+    shares = box_shares(boxes, windows)
+    over = shares >= np.minimum(shares.max(axis=1, keepdims=True), OVERLAP) - _ROUNDING
+    held = (weight * area * ~large) @ (shares * over)  # none of them is larger than a window
     return boxes[large], (weight * area)[large], held
 
 

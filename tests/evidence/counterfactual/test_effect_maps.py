@@ -307,7 +307,8 @@ class TestExploration:
             return float(np.subtract(*ask([picture])[0, [1, 0]]))
 
         alike = np.linspace(1, 0.5, self.PRESENT.sum())[::-1][:8]  # the regions of films 0 to 7
-        held = np.array(shared) / 16.0**2 * alike[:, None]
+        over = np.array(shared) >= 0.5 * 12 * 16  # of the region, which is smaller than a window
+        held = np.array(shared) * over / 16.0**2 * alike[:, None]
         dropped = np.array([
             [margin(film) - margin(like.fill(at, box)) for box in coarse]
             for at, film in enumerate(self.PICTURES[:8])
@@ -368,6 +369,25 @@ class TestExploration:
 
         assert (explored.effect > 7.5).all()
         assert np.abs(explored.windows.usual).max() < 0.1
+
+    def test_what_its_windows_do_is_known_of_films_with_it_and_without(
+        self, cluster_of: Callable[..., FeatureCluster]
+    ) -> None:
+        explored = self.explore(cluster_of, mapped=np.arange(40))
+
+        labels, present = self.LABELS[:40], self.PRESENT[:40].astype(np.float64)
+        for values, whole in ((explored.present, present), (explored.moved, 8.0 * present)):
+            for label in range(3):
+                of_class = whole[labels == label]
+                centred = of_class - of_class.mean()
+                np.testing.assert_allclose(values[labels == label], centred, atol=0.3)
+
+    def test_without_a_film_that_has_it_nothing_is_known_of_its_windows(
+        self, cluster_of: Callable[..., FeatureCluster]
+    ) -> None:
+        explored = self.explore(cluster_of, mapped=np.arange(8, 16))
+
+        assert explored.present.tolist() == explored.moved.tolist() == [0.0] * 8
 
     def test_wrong_calls_are_compared_by_themselves(
         self, cluster_of: Callable[..., FeatureCluster]

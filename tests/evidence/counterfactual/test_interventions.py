@@ -281,6 +281,22 @@ class TestPlaces:
         assert places[0] == [6, 6, 12, 12]
         assert len(places) == PLACES
 
+    def test_a_window_that_reaches_a_region_with_a_corner_is_no_place_whatever_it_is_worth(
+        self, cluster_of
+    ):
+        worth = np.full(len(WINDOWS), 0.01)
+        corner = [3, 3, 9, 9]
+        worth[WINDOWS.tolist().index(corner)] = 1.0
+
+        assert self.choose(cluster_of, [[6, 6, 10, 10]], worth=worth)[0] == corner  # 9 of 16
+        assert corner not in self.choose(cluster_of, [[7, 7, 11, 11]], worth=worth)  # 4 of 16
+
+    def test_what_no_window_is_over_is_held_by_those_that_are_nearest_to_it(self, cluster_of):
+        places = self.choose(cluster_of, [[0, 8, 24, 9.5]])  # six wide, each holds a quarter
+
+        assert len(places) == PLACES
+        assert all(y0 <= 8 and y1 >= 9.5 for _, y0, _, y1 in places)
+
     def test_regions_that_the_model_does_not_see_leave_one_place(self, cluster_of):
         images = make_images([0], sizes=[(72, 24)])  # the middle third is seen
         cluster = cluster_of([True], [0], [True], 3, [0])  # a tile at the top
