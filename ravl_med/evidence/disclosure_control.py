@@ -449,26 +449,13 @@ def _hide_changes(tested: Counterfactual, least: int, *, foreign: bool) -> Count
     def few(change: PairedChange | None) -> bool:
         return change is not None and 0 < change.patients < least
 
-    def hide(change: PairedChange | None) -> PairedChange | None:
-        return _blank(change) if change is not None and few(change) else change
-
     removal = tested.removal
     if few(removal.both) or few(tested.transplant):  # what follows from them follows back
         tested = replace(tested, p_value=_NAN, q_value=_NAN)
         removal = replace(removal, imbalance=_NAN, sharper=_NAN, sharper_interval=_NOTHING)
-    return replace(
-        tested,
-        removal=replace(
-            removal,
-            explored=hide(removal.explored),
-            typical=hide(removal.typical),
-            replaced=hide(removal.replaced),
-            both=hide(removal.both),
-            wrong_calls=hide(removal.wrong_calls),
-            called=_NAN if foreign else removal.called,
-        ),
-        transplant=hide(tested.transplant),
-    )
+    removal = replace(removal, called=_NAN if foreign else removal.called)
+    hidden = replace(tested, removal=removal)
+    return hidden.map_changes(lambda change: _blank(change) if few(change) else change)
 
 
 def _hidden_rows(

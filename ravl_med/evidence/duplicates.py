@@ -27,6 +27,7 @@ from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.confirmation import Candidate
 from ravl_med.evidence.counterfactual.effect_maps import Exploration
 from ravl_med.evidence.results import Confirmation, PairedChange, SpuriousCorrelation
+from ravl_med.evidence.statistics import centre_classes
 from ravl_med.evidence.subgroups import mantel_haenszel
 from ravl_med.evidence.verdict import rank_correlations
 from ravl_med.regions.geometry import box_overlap, box_shares
@@ -150,17 +151,15 @@ def fold_places(explored: Sequence[tuple[int, Exploration]], worth: Sequence[boo
     for surest in kept:
         group = [at for at, one in enumerate(host) if one == surest]
         moved = explored[surest][1].moved
-        fits = [(_fit(moved, explored[at][1].present), effects[at], -at) for at in group]
-        best = -max(fits)[2]
-        for at in group:
-            host[at] = best
+        fits = [(_correlation(moved, explored[at][1].present), effects[at], -at) for at in group]
+        host = [-max(fits)[2] if one == surest else one for one in host]
     return host
 
 
-def _fit(moved: NDArray[np.float64], present: NDArray[np.float64]) -> float:
-    """Correlation of what a place does to films (n,) with a feature's presence; both centred."""
-    spread = float(np.sqrt((moved**2).sum() * (present**2).sum()))
-    return float(moved @ present) / spread if spread else 0.0
+def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Correlation of centred values (n,); 0 where one does not vary."""
+    spread = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float(first @ second) / spread if spread else 0.0
 
 
 def _surety(change: PairedChange | None) -> float:
@@ -304,16 +303,10 @@ def _is_apart(a: SpuriousCorrelation, b: SpuriousCorrelation, labels: NDArray[np
     Signs of two diseases keep apart as well, but not among the films of one disease. By the
     correlation of both presences within classes, at three standard errors and `_APART`.
     """
-    within = []
-    for present in (a.cluster.present, b.cluster.present):
-        known = labels >= 0
-        mean = np.bincount(labels[known], present[known]) / np.maximum(
-            np.bincount(labels[known]), 1
-        )
-        within.append(present[known] - mean[labels[known]])
-    spread = float(np.sqrt((within[0] ** 2).sum() * (within[1] ** 2).sum()))
-    together = float(within[0] @ within[1]) / spread if spread else 0.0
-    return together <= min(-_APART, -3.0 / math.sqrt(max(len(within[0]), 1)))
+    known = labels >= 0
+    within = (centre_classes(c.cluster.present[known], labels[known]) for c in (a, b))
+    least = max(_APART, 3.0 / math.sqrt(max(int(known.sum()), 1)))
+    return _correlation(*within) <= -least
 
 
 def _any_present(correlations: Sequence[SpuriousCorrelation]) -> NDArray[np.bool_]:

@@ -382,8 +382,8 @@ def _coarsen_test(
 def _coarsen_changes(tested: Counterfactual, called: int, least: int) -> Counterfactual:
     """Coarsen the shares of decisions that interventions change, and that of wrong calls."""
 
-    def coarsen(change: PairedChange | None) -> PairedChange | None:
-        if change is None or change.pairs < 0:
+    def coarsen(change: PairedChange) -> PairedChange:
+        if change.pairs < 0:
             return change
         steps = change.patients // least
         share, step = on_grid(change.decisions, steps), 1 / max(steps, 1)
@@ -392,19 +392,8 @@ def _coarsen_changes(tested: Counterfactual, called: int, least: int) -> Counter
 
     removal = tested.removal
     films = called * least  # at least; only the size of a step follows from it
-    return replace(
-        tested,
-        removal=replace(
-            removal,
-            explored=coarsen(removal.explored),
-            typical=coarsen(removal.typical),
-            replaced=coarsen(removal.replaced),
-            both=coarsen(removal.both),
-            wrong_calls=coarsen(removal.wrong_calls),
-            called=float(coarse_rates(removal.called, max(films, 1) * 1000, called)),
-        ),
-        transplant=coarsen(tested.transplant),
-    )
+    share = float(coarse_rates(removal.called, max(films, 1) * 1000, called))
+    return replace(tested, removal=replace(removal, called=share)).map_changes(coarsen)
 
 
 def _coarsen_gap_row(row: StratumGap | StatedGap, patients: Sequence[int], least: int) -> Any:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -436,6 +436,15 @@ class Counterfactual:
         made = {"removal": self.removal.both, "transplant": self.transplant}
         shown = (one for one in map(made.get, self.shown_by) if one)
         return max((o.decisions for o in shown if o.decisions_interval.low > 0), default=0.0)
+
+    def map_changes(self, on: Callable[[PairedChange], PairedChange]) -> Counterfactual:
+        """Return it with each comparison of removal and transplant replaced."""
+        removal, moved = self.removal, self.transplant
+        names = ("explored", "typical", "replaced", "both", "wrong_calls")
+        known = {name: getattr(removal, name) for name in names}
+        changed: dict[str, Any] = {name: on(one) for name, one in known.items() if one}
+        removal = replace(removal, **changed)
+        return replace(self, removal=removal, transplant=on(moved) if moved else None)
 
 
 @result_type()

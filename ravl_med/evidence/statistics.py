@@ -41,6 +41,16 @@ _UNITS = 2048  # more patients than these are drawn by groups of patients, put t
 _AT_ONCE = 1000  # draws
 
 
+def centre_classes(
+    values: NDArray[np.float64] | NDArray[np.bool_], labels: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return values of films (n,) less the mean of their class."""
+    which = np.unique(labels, return_inverse=True)[1]
+    mean = np.bincount(which, values) / np.bincount(which)
+    centred: NDArray[np.float64] = values - mean[which]
+    return centred
+
+
 def auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
     """Return the share of pairs in which the positive film has the higher score; ties are halves.
 

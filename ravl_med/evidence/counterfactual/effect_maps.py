@@ -41,6 +41,7 @@ from ravl_med.evidence.counterfactual.model_inputs import (
 )
 from ravl_med.evidence.model_checks import class_scores
 from ravl_med.evidence.results import PairedChange
+from ravl_med.evidence.statistics import centre_classes
 from ravl_med.regions.geometry import box_shares
 from ravl_med.regions.region_set import slide_windows
 
@@ -314,19 +315,11 @@ def explore_feature(
         located=located,
         rows=rows,
         places=places,
-        present=_within_classes((~bare).astype(np.float64), labels),
-        moved=_within_classes(np.where(len(its), most, 0.0), labels),
+        present=centre_classes(~bare, labels),
+        moved=centre_classes(np.where(len(its), most, 0.0), labels),
         donors=donors,
         windows=known,
     )
-
-
-def _within_classes(values: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return values of films (n,) less the mean of their class."""
-    which = np.unique(labels, return_inverse=True)[1]
-    mean = np.bincount(which, values) / np.bincount(which)
-    centred: NDArray[np.float64] = values - mean[which]
-    return centred
 
 
 def _places_to_try(
