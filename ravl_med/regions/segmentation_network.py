@@ -57,7 +57,7 @@ def load_scripted(path: Path, name: str, device: torch.device) -> torch.jit.Scri
     """
     load: Callable[..., torch.jit.ScriptModule] = torch.jit.load
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.load` is")
         try:
             content = read_regular(path, _LARGEST)
             found = next(_forbidden_operators(content), None)

@@ -219,7 +219,7 @@ def test_a_pickle_with_code_is_refused_in_one_line(legacy, layout, tmp_path):
 
 def test_a_torchscript_program_is_refused(layout, tmp_path):
     path = tmp_path / "best.pt"
-    with pytest.warns(DeprecationWarning, match="torch.jit"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit"):
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
 
     with pytest.raises(ModelError, match="the file is a TorchScript program; expected a state"):

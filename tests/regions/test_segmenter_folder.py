@@ -98,7 +98,7 @@ class Pair(nn.Module):
 def save(network: nn.Module, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is")
         torch.jit.save(torch.jit.script(network), str(path))
 
 
@@ -243,7 +243,7 @@ def test_channels_of_one_structure_are_joined_and_others_are_ignored(tmp_path: P
 def test_a_frozen_network_opens(tmp_path: Path) -> None:
     write_folder(tmp_path)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is")
         frozen = torch.jit.freeze(torch.jit.script(Shades(SHADES).eval()))
         torch.jit.save(frozen, str(tmp_path / "model.ts"))
     assert_found(open_segmenter(tmp_path, CPU, allow_code=True))
