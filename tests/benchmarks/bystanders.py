@@ -1,13 +1,13 @@
 """A planted feature and its bystander, each by the tiles that hit it, and which the model uses.
 
 The clusters are taken from the truth and not from a clustering, so that what is measured is the
-test: a cluster that mixes both, or misses one, would say nothing of it.
+test: a cluster that mixes both, or misses one, would say nothing of it. All else is as in an audit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,32 +20,29 @@ from ravl_med.encoders.open_clip import open_model
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.confirmation import Candidate, confirm_candidates, split_patients
-from ravl_med.evidence.counterfactual import (
-    CounterfactualModel,
-    Hypothesis,
-    decide_use,
-    measure_counterfactual,
-    prepare_inputs,
-)
-from ravl_med.evidence.counterfactual.effect_maps import explore_feature
-from ravl_med.evidence.examination import map_films
-from ravl_med.evidence.results import Counterfactual, PairedChange
+from ravl_med.evidence.counterfactual import CounterfactualModel
+from ravl_med.evidence.counterfactual.localisation import read_relevance
+from ravl_med.evidence.examination import InterventionTools, assess_correlations, map_films
+from ravl_med.evidence.results import Counterfactual, PairedChange, SpuriousCorrelation
 from ravl_med.mitigation.quickstart import cached_quickstart_model
 from ravl_med.pipeline.truth import film_names, is_hit, truth_boxes
 from ravl_med.regions.geometry import box_overlap
 from ravl_med.reporting.files.audit_run import Audit
 from ravl_med.storage.cache import Cache
+from tests.benchmarks.runner import silent
 from tests.benchmarks.tables import Row
+
+_NOT_HELD = "Its gaps were not confirmed on held-out patients."
 
 
 def confirm_planted(run: Audit, seed: int, cache: Cache) -> list[Row]:
     """Confirm the planted feature and the bystander, and ask the model about both.
 
-    Tiles that hold anything of the other one are left out. Halves, maps and counterfactuals are
-    those of the audit; both are tested, whatever the maps say of them, and use is decided over the
-    two together. Contrasts stand with their intervals, in logits; each fill of a removal for
-    itself. Accused: the audit calls a correlation used and a shortcut
-    whose regions hit the one more often than the other.
+    Tiles that hold anything of the other one are left out. Halves, maps, what is tested and use are
+    those of the audit: of two features whose effect lies in one place one is tested, and speaks
+    for both. Contrasts stand with their intervals, in logits; each fill of a removal for
+    itself. Accused: the audit calls a correlation used and a shortcut whose regions hit the one
+    more often than the other.
 
     Raises
     ------
@@ -55,52 +52,71 @@ def confirm_planted(run: Audit, seed: int, cache: Cache) -> list[Row]:
     planted = run.config.cohort.synthetic
     if planted is None or planted.bystander is None:
         raise ConfigError("benchmark: the audited cohort has no bystander.")
-    shown = {name: hit_regions(run, name) for name in (planted.feature, planted.bystander)}
-    data, model = _data(run), _model(run, cache)
-    evidence = run.config.evidence
+    names = (planted.feature, planted.bystander)
+    shown = {name: hit_regions(run, name) for name in names}
+    own = [
+        shown[name].regions & ~shown[other].touched
+        for name, other in zip(names, reversed(names), strict=True)
+    ]
+    correlations = _assess(run, own, cache)
+    return [
+        {
+            "thing": name,
+            "role": "planted" if name == planted.feature else "bystander",
+            "seed": seed,
+            "phi": _phi(shown[planted.feature].films, shown[name].films),
+            "status": correlation.confirmation.status,
+            "raised": run.cohort.classes[correlation.cluster.raised_class],
+            "raised_gap": float(
+                correlation.confirmation.arms.gap[correlation.cluster.raised_class]
+            ),
+            "opposed_gap": correlation.confirmation.arms.opposed_gap,
+            "accused": _accused(run, name, shown),
+            **_use_columns(correlation.counterfactual),
+        }
+        for name, correlation in zip(names, correlations, strict=True)
+    ]
+
+
+def _assess(
+    run: Audit, clusters: Sequence[NDArray[np.bool_]], cache: Cache
+) -> list[SpuriousCorrelation]:
+    """Confirm and test clusters of regions (R,) as an audit does; return them in their order."""
+    data, model, evidence = _data(run), _model(run, cache), run.config.evidence
     half = split_patients(data.patients, data.labels, evidence.discovery_share, evidence.seed)
-    maps = map_films(data, model, evidence, lambda stage, done, total: None)[False]
-    rows: list[Row] = []
-    measured: list[Counterfactual] = []
-    for name, role in ((planted.feature, "planted"), (planted.bystander, "bystander")):
-        (other,) = set(shown) - {name}
-        own = shown[name].regions & ~shown[other].touched
-        cluster = _true_cluster(data, own, half)
-        ((_, confirmation),) = confirm_candidates(data, [Candidate(cluster, ~half)], evidence)
-        inputs = prepare_inputs(model, cluster.raised_class, cluster.lowered_class, data)
-        margin = inputs.untouched(np.arange(len(data.labels))).margin
-        explored = explore_feature(inputs, maps, cluster, half, margin, evidence)
-        hypothesis = Hypothesis(cluster, half, explored)
-        measured.append(measure_counterfactual(model, hypothesis, data, evidence))
-        rows.append(
-            {
-                "thing": name,
-                "role": role,
-                "seed": seed,
-                "phi": _phi(shown[planted.feature].films, shown[name].films),
-                "status": confirmation.status,
-                "raised": data.classes[cluster.raised_class],
-                "raised_gap": float(confirmation.arms.gap[cluster.raised_class]),
-                "opposed_gap": confirmation.arms.opposed_gap,
-                "accused": _accused(run, name, shown),
-            }
-        )
-    decided = decide_use(measured, evidence)
-    pairs = zip(rows, decided, strict=True)
-    return [{**row, **_use_columns(tested)} for row, tested in pairs]
+    candidates = [
+        Candidate(_true_cluster(number, data, own, half), ~half)
+        for number, own in enumerate(clusters)
+    ]
+    confirmed = confirm_candidates(data, candidates, evidence)
+    assert evidence.relevance is not None
+    tools = InterventionTools(
+        model,
+        map_films(data, model, evidence, silent),
+        read_relevance(evidence.relevance),
+    )
+    assessed = assess_correlations(
+        data, [(*one, ()) for one in confirmed], tools, evidence, run.config.gate, silent
+    )
+    by_number = {c.cluster.cluster: c for c in assessed}
+    return [by_number[number] for number in range(len(clusters))]
 
 
-def _use_columns(tested: Counterfactual) -> Row:
-    """Return what the maps and the interventions say of one feature."""
-    removal = tested.removal
+def _use_columns(known: Counterfactual | None) -> Row:
+    """Return what the maps and the interventions say of one feature; None: it does not hold."""
+    if known is None:
+        contrasts: Row = {name: [] for name in ("mapped", "typical", "replaced", "transplant")}
+        return {"used": False, "shown_by": [], "q_value": None, "untested": _NOT_HELD, **contrasts}
+    removal = known.removal
     return {
-        "used": tested.used,
-        "shown_by": list(tested.shown_by),
-        "q_value": tested.q_value,
+        "used": known.used,
+        "shown_by": list(known.shown_by),
+        "q_value": known.q_value if known.tested else None,
+        "untested": "" if known.tested else known.reasons[0],
         "mapped": _contrast(removal.explored),
         "typical": _contrast(removal.typical),
         "replaced": _contrast(removal.replaced),
-        "transplant": _contrast(tested.transplant),
+        "transplant": _contrast(known.transplant),
     }
 
 
@@ -177,7 +193,7 @@ def _model(run: Audit, cache: Cache) -> CounterfactualModel:
 
 
 def _true_cluster(
-    data: AuditData, hits: NDArray[np.bool_], half: NDArray[np.bool_]
+    number: int, data: AuditData, hits: NDArray[np.bool_], half: NDArray[np.bool_]
 ) -> FeatureCluster:
     """Return the regions that hit something as a cluster; its classes are chosen on one half."""
     regions = np.flatnonzero(hits)
@@ -187,7 +203,7 @@ def _true_cluster(
     table = performance_gaps(
         present[rows, None], data.labels[rows], data.correct[rows], len(data.classes)
     )
-    return measure_candidate(
+    measured = measure_candidate(
         0,
         present,
         table,
@@ -196,6 +212,7 @@ def _true_cluster(
         similarity=np.ones(len(regions)),
         influence=1.0,
     )
+    return replace(measured, cluster=number)
 
 
 def _phi(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -35,6 +35,7 @@ from tests.benchmarks.tables import (
 Tower = Literal["resnet", "vit"]
 
 _BYSTANDER = "marker"
+_UNSEEN = 100  # nobody looked at cohorts of these seeds while a rule was changed
 _TOWERS: tuple[Tower, ...] = ("resnet", "vit")
 _TILES = ((4, 4), (6, 6))
 _PRECISION = 0.95
@@ -159,8 +160,10 @@ def plan_trials(part: str, count: int, config: Config) -> list[Trial]:
             Trial(True, seed, kind, grid)
             for kind, grid, seed in product(_TOWERS, _TILES, range(count))
         ]
-    beside = _BYSTANDER if part == "bystander" else None
-    return [Trial(part != "null", seed, tower, tiles, beside) for seed in range(count)]
+    if part == "bystander":
+        seeds = range(_UNSEEN, _UNSEEN + count)
+        return [Trial(True, seed, tower, tiles, _BYSTANDER) for seed in seeds]
+    return [Trial(part != "null", seed, tower, tiles) for seed in range(count)]
 
 
 def measure_audits(part: str, setup: Setup) -> Iterator[Row]:
@@ -249,6 +252,30 @@ def _contrast(name: str) -> Cell:
     return cell
 
 
+def _use(row: Row) -> str:
+    if row["untested"]:
+        return fill("not tested: {untested}", row)
+    return fill("{used:yes} ({q_value:.3f})", row)
+
+
+def _bystander_summary(rows: Sequence[Row]) -> str:
+    """Count bystanders, and planted features, that are called used or accused."""
+
+    def count(role: str, field: str) -> str:
+        own = [bool(row[field]) for row in rows if row["role"] == role]
+        return f"{sum(own)} of {len(own)}"
+
+    spared = not any(row["used"] for row in rows if row["role"] == "bystander")
+    return bullets(
+        [
+            f"bystander called used: {count('bystander', 'used')} (target: none; met: "
+            f"{yes_no(spared)}); accused by the audit: {count('bystander', 'accused')}",
+            f"planted feature called used: {count('planted', 'used')}; accused by the audit: "
+            f"{count('planted', 'accused')}",
+        ]
+    )
+
+
 AUDITS = Table(
     Column("seed", "{seed}"),
     Column("accuracy", "{accuracy:.1%}"),
@@ -287,7 +314,7 @@ _BYSTANDERS = Table(
     Column("removal, replaced", _contrast("replaced")),
     Column("transplant", _contrast("transplant")),
     Column("target", lambda row: "used" if row["role"] == "planted" else "not used"),
-    Column("called used (q)", "{used:yes} ({q_value:.3f})"),
+    Column("called used (q)", _use),
     Column("shown by", lambda row: " and ".join(row["shown_by"]) or "neither"),
     Column("met", lambda row: yes_no(row["used"] is (row["role"] == "planted"))),
     Column("accused by the audit", "{accused:yes}"),
@@ -337,12 +364,12 @@ PAGE = Page(
             "On the audited films the bystander goes with the planted feature, on those of the "
             "fine-tuning with nothing. Each is the cluster of the tiles that hit it and hold "
             "nothing of the other, taken from the truth. Contrasts are in logits against controls, "
-            "intervals 95 %, not corrected; use is decided over both of the two, at the false "
-            "discovery rate of the audit. Measured before windows were chosen by what the maps say "
-            "of them.",
-            [_BYSTANDERS],
+            "intervals 95 %, not corrected; what is tested and called used is decided over the two "
+            "as in an audit: of features whose effect lies in one place one is tested, and speaks "
+            "for both.",
+            [_bystander_summary, _BYSTANDERS],
             measure_bystanders,
-            {"cohorts": 5},
+            {"cohorts": 20},
             stepwise=True,
         ),
     ),
