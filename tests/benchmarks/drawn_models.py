@@ -10,25 +10,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from ravl_med.encoders.open_clip import OpenClipEncoder
+from ravl_med import __version__
+from ravl_med.encoders.open_clip import OpenClipEncoder, open_model
 from ravl_med.evaluation import painting, planting
 from ravl_med.evaluation.films import Planted
 from ravl_med.evaluation.painting import ANYWHERE, PLACES, ROUND, SHAPES, STYLES, Box, Gray, Mark
 from ravl_med.evaluation.planting import FilmPool, PlacedFeature, SplitFilms
-from ravl_med.evaluation.settings import Architecture, Pair, Setting
+from ravl_med.evaluation.settings import RECIPE, Architecture, Pair, Setting
 from ravl_med.evaluation.small_models import (
     RegionEvidence,
     embed_split,
     fine_tuning_recipe,
     normalise_films,
     pretrained_folder,
+    small_layout,
     train_small_model,
 )
 from ravl_med.evaluation.trial import propose_regions
@@ -189,17 +192,7 @@ def make_drawn_model(drawing: Drawing, pool: FilmPool, cache: Cache, films: int)
         drawing.number,
     )
     made = planting.make_films(setting, drawn)
-    recipe = replace(
-        fine_tuning_recipe(drawing.tower, drawing.number), epochs=_EPOCHS[drawing.tower]
-    )
-    encoder = train_small_model(
-        drawing.tower,
-        normalise_films(made.finetune.pixels),
-        made.finetune.labels,
-        pool.prompts,
-        recipe,
-        start=pretrained_folder(drawing.tower, pool, cache),
-    )
+    encoder = _train(drawing, made.finetune, pool, cache)
     audited = made.validation
     if films > len(audited):
         audited = _joined(audited, planting.plant_test(setting, drawn))
@@ -208,6 +201,32 @@ def make_drawn_model(drawing: Drawing, pool: FilmPool, cache: Cache, films: int)
     gaps = planting.learned_gaps(audited.labels, evidence.scores.predictions, audited.features[0])
     shift = _shift_by_painting(drawing, encoder, evidence, pool.prompts)
     return DrawnModel(drawing, encoder, evidence, gaps, shift)
+
+
+def _train(drawing: Drawing, films: SplitFilms, pool: FilmPool, cache: Cache) -> OpenClipEncoder:
+    """Train a model, once: a changed rule is measured on it without training it again."""
+    recipe = replace(
+        fine_tuning_recipe(drawing.tower, drawing.number), epochs=_EPOCHS[drawing.tower]
+    )
+    start = pretrained_folder(drawing.tower, pool, cache)
+    made = {
+        "version": __version__,
+        "torch": torch.__version__,
+        "layout": small_layout(drawing.tower),
+        "settings": RECIPE,
+        "recipe": asdict(recipe),
+        "start": start and start.name,
+        "prompts": pool.prompts,
+        "films": hashlib.sha256(films.pixels.tobytes() + films.labels.tobytes()).hexdigest(),
+    }
+
+    def make(folder: Path) -> None:
+        pixels = normalise_films(films.pixels)
+        train_small_model(
+            drawing.tower, pixels, films.labels, pool.prompts, recipe, start=start
+        ).save(folder)
+
+    return open_model(cache.folder("drawn-models", made, make)[0], torch.device("cpu"))
 
 
 def _shift_by_painting(
