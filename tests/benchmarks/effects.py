@@ -334,9 +334,7 @@ def _clean_summary(rows: Sequence[Row]) -> str:
     )
 
 
-_OLDER = {
-    "inside", "small", "weak", "real_drawn", "clean_900", "clean_400", "real_clean", "style"
-}  # fmt: skip
+_OLDER = {"real_drawn", "real_clean", "style"}
 """Parts that were measured before the last change of a rule."""
 
 
