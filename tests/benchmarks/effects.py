@@ -334,7 +334,7 @@ def _clean_summary(rows: Sequence[Row]) -> str:
     )
 
 
-_OLDER = {"real_drawn", "real_clean", "style"}
+_OLDER = {"real_clean"}
 """Parts that were measured before the last change of a rule."""
 
 
