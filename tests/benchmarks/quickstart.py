@@ -8,6 +8,7 @@ feature must not be called used.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -254,7 +255,7 @@ def _contrast(name: str) -> Cell:
 
 def _use(row: Row) -> str:
     if row["untested"]:
-        return fill("not tested: {untested}", row)
+        return "not tested"
     return fill("{used:yes} ({q_value:.3f})", row)
 
 
@@ -266,12 +267,14 @@ def _bystander_summary(rows: Sequence[Row]) -> str:
         return f"{sum(own)} of {len(own)}"
 
     spared = not any(row["used"] for row in rows if row["role"] == "bystander")
+    why = Counter(row["untested"] for row in rows if row["untested"])
     return bullets(
         [
             f"bystander called used: {count('bystander', 'used')} (target: none; met: "
             f"{yes_no(spared)}); accused by the audit: {count('bystander', 'accused')}",
             f"planted feature called used: {count('planted', 'used')}; accused by the audit: "
             f"{count('planted', 'accused')}",
+            *(f"not tested, {number} of {len(rows)}: {text}" for text, number in why.items()),
         ]
     )
 
