@@ -81,8 +81,8 @@ def test_a_kind_that_there_is_not_is_one_line(config: Path, cache: Cache) -> Non
     outcome = run("cache", "clear", "--config", str(config), "--yes", "--kind", "films")
     assert outcome.exit_code == 2
     assert outcome.stderr.strip() == (
-        "error: --kind is 'films'; expected one of cohorts, embeddings, mitigations, models, "
-        "sketches, structures, texts."
+        "error: --kind is 'films'; expected one of cohorts, embeddings, evaluation-films, "
+        "evaluation-models, mitigations, models, sketches, structures, texts."
     )
     assert len(list(cache.entries())) == 3
 

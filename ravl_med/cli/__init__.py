@@ -775,8 +775,7 @@ def list_cache(config: PlaceOption = None) -> None:
 @verb(cache, "clear")
 def clear_cache(
     kinds: Annotated[
-        list[str] | None,
-        typer.Option("--kind", help="cohorts, embeddings, mitigations or models; default all."),
+        list[str] | None, typer.Option("--kind", help="A kind that `list` shows; default all.")
     ] = None,
     older_than: Annotated[
         float, typer.Option("--older-than", metavar="DAYS", help="Only older entries.", min=0.0)

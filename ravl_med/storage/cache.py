@@ -22,16 +22,17 @@ from ravl_med.errors import ConfigError, needing_disk_space
 from ravl_med.storage.bounded_reading import open_regular, read_regular
 from ravl_med.storage.files import atomic_write_bytes
 
-KINDS = {
+KINDS = {  # the content of each subfolder of a cache
     "cohorts": "phantoms, no patient",
     "embeddings": "films as one model reads them, and their embeddings",
+    "evaluation-films": "phantoms of `ravl-med evaluate`",
+    "evaluation-models": "small models of `ravl-med evaluate` and of benchmarks",
     "mitigations": "weights and lists of films of a mitigation that was ended",
     "models": "a quickstart model, or one that was fetched",
     "sketches": "digests of films of other splits, by which they are found among audited ones",
     "structures": "outlines of anatomy and artifacts on films",
     "texts": "places of text on films, without what it says",
 }
-"""The content of each subfolder of a cache."""
 
 _NO_ROOM = (
     "cache: no room left on the disk; what was begun is removed, what was finished is kept. "
@@ -119,6 +120,7 @@ class Cache:
         ConfigError
             It cannot be made.
         """
+        assert kind in KINDS  # or it could not be cleared
         for part in (self.root, self.root / kind):
             try:
                 part.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -162,8 +164,7 @@ class Cache:
 
     def _paths(self) -> Iterator[tuple[str, Path]]:
         for kind in KINDS:
-            folder = self.root / kind
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            for path in sorted((self.root / kind).glob("*")):
                 if _ENTRY.fullmatch(path.name) and not path.is_symlink():
                     yield kind, path
 

@@ -226,7 +226,7 @@ def _train(drawing: Drawing, films: SplitFilms, pool: FilmPool, cache: Cache) ->
             drawing.tower, pixels, films.labels, pool.prompts, recipe, start=start
         ).save(folder)
 
-    return open_model(cache.folder("drawn-models", made, make)[0], torch.device("cpu"))
+    return open_model(cache.folder("evaluation-models", made, make)[0], torch.device("cpu"))
 
 
 def _shift_by_painting(

@@ -26,10 +26,10 @@ def never(folder: Path) -> None:
 
 def test_a_folder_is_made_once(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
-    first, found = cache.folder("films", {"seed": 1, "size": 2}, fill)
+    first, found = cache.folder("cohorts", {"seed": 1, "size": 2}, fill)
     assert not found
     assert (first / "a.txt").read_text() == "content"
-    again, found = cache.folder("films", {"size": 2, "seed": 1}, never)
+    again, found = cache.folder("cohorts", {"size": 2, "seed": 1}, never)
     assert found
     assert again == first
 
@@ -37,9 +37,17 @@ def test_a_folder_is_made_once(tmp_path: Path) -> None:
 def test_another_recipe_or_kind_is_another_folder(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     folders = {
-        cache.folder(kind, {"seed": seed}, fill)[0] for kind in ("a", "b") for seed in (1, 2, "1")
+        cache.folder(kind, {"seed": seed}, fill)[0]
+        for kind in ("cohorts", "models")
+        for seed in (1, 2, "1")
     }
     assert len(folders) == 6
+
+
+def test_a_kind_that_could_not_be_cleared_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        Cache(tmp_path).folder("drawings", {}, fill)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failing_make_leaves_nothing(tmp_path: Path) -> None:
@@ -49,9 +57,9 @@ def test_a_failing_make_leaves_nothing(tmp_path: Path) -> None:
 
     cache = Cache(tmp_path)
     with pytest.raises(RuntimeError, match="no more disk"):
-        cache.folder("films", {}, fail)
-    assert list((tmp_path / "films").iterdir()) == []
-    _, found = cache.folder("films", {}, fill)
+        cache.folder("cohorts", {}, fail)
+    assert list((tmp_path / "cohorts").iterdir()) == []
+    _, found = cache.folder("cohorts", {}, fill)
     assert not found
 
 
@@ -73,15 +81,15 @@ def test_two_runs_at_once_keep_one_folder(tmp_path: Path) -> None:
 
     def overtaken(folder: Path) -> None:
         fill(folder)
-        cache.folder("films", {}, fill)
+        cache.folder("cohorts", {}, fill)
 
-    target, _ = cache.folder("films", {}, overtaken)
-    assert list((tmp_path / "films").iterdir()) == [target]
+    target, _ = cache.folder("cohorts", {}, overtaken)
+    assert list((tmp_path / "cohorts").iterdir()) == [target]
     assert (target / "a.txt").is_file()
 
 
 def test_folders_are_for_their_owner_alone(tmp_path: Path) -> None:
-    target, _ = Cache(tmp_path / "cache").folder("films", {}, fill)
+    target, _ = Cache(tmp_path / "cache").folder("cohorts", {}, fill)
     assert [mode(p) for p in (target, target.parent, target.parent.parent)] == [0o700] * 3
 
 
