@@ -334,16 +334,6 @@ def _clean_summary(rows: Sequence[Row]) -> str:
     )
 
 
-_OLDER = {"real_clean"}
-"""Parts that were measured before the last change of a rule."""
-
-
-def _dated(name: str, summary: Callable[[list[Row]], str], rows: list[Row]) -> str:
-    """Say of a part that it is older than a rule."""
-    older = "- measured before the last change of a rule\n"
-    return (older if name in _OLDER else "") + summary(rows)
-
-
 def _style_summary(rows: Sequence[Row]) -> str:
     own = _between(rows, _STYLE_GAP, 2.0)
     named = sum(row["styles"] > 0 for row in own)
@@ -414,7 +404,7 @@ def _part(
         name,
         title,
         text,
-        [partial(_dated, name, summaries[kind]), _CLEAN_TABLE if kind == "clean" else _TABLE],
+        [summaries[kind], _CLEAN_TABLE if kind == "clean" else _TABLE],
         partial(measure, kind, first),
         {"models": models, "films": films},
         {"films": "a folder of radiographs (metadata.csv, images/)"} if "real" in name else {},
