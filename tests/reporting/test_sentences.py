@@ -7,6 +7,7 @@ A sentence that changes changes the file: read it there, and write it anew with
 from __future__ import annotations
 
 import html
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ import pytest
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import audit_blocks
+from ravl_med.reporting.audit.sentences import certainty_sentence
 from ravl_med.reporting.cards.chai import chai_card
 from ravl_med.reporting.cards.hub import hub_card
 from ravl_med.reporting.layout import blocks
@@ -117,6 +119,33 @@ def test_page_one_names_feature_finding_harm_certainty_and_next_step_in_its_firs
         ("What next", "Do not use the model as it stands."),
     ):
         assert page[page.index(f"# {title}") + 1].startswith(start)
+
+
+def test_how_sure_leaves_out_what_is_hidden_of_few_patients(
+    results: dict[str, AuditResult],
+) -> None:
+    found = results["fail"]
+    told = found.correlations[0]
+    tested = told.counterfactual
+    assert tested is not None
+    removal, nan = tested.removal, math.nan
+    assert removal.typical is not None
+    assert removal.replaced is not None
+    assert tested.transplant is not None
+    few = replace(
+        tested,
+        removal=replace(
+            removal,
+            typical=replace(removal.typical, decisions=nan),
+            replaced=replace(removal.replaced, decisions=nan),
+        ),
+        transplant=replace(tested.transplant, contrast=nan, decisions=nan),
+    )
+    said = certainty_sentence(found, replace(told, counterfactual=few))
+    assert said.replace("\xa0", " ").endswith(
+        "lowers the score for cardiomegaly by 2.37 (1.92 to 2.82) logits, beyond control films "
+        "(the weaker of two fills; the other: 2.66 logits)."
+    )
 
 
 def test_there_is_one_number_of_candidates(

@@ -235,16 +235,11 @@ def certainty_sentence(result: AuditResult, correlation: SpuriousCorrelation) ->
     if search is not None:
         found = search.confirmation_patients if test.swapped else search.patients
         verb = "confirmed" if correlation.confirmed else "tested"
-        parts.append(
-            f"found on {wording.plural(found, 'patient')}, {verb} on "
-            f"{wording.plural(test.patients, 'other')}"
-            + (
-                f" (q {wording.probability(test.q_value)}, corrected for "
-                f"{wording.plural(search.candidates, 'candidate')})."
-                if math.isfinite(test.q_value)
-                else "."
-            )
-        )
+        others, sure = wording.plural(test.patients, "other"), ""
+        if math.isfinite(test.q_value):
+            tried = wording.plural(search.candidates, "candidate")
+            sure = f" (q {wording.probability(test.q_value)}, corrected for {tried})"
+        parts.append(f"found on {wording.plural(found, 'patient')}, {verb} on {others}{sure}.")
     if tested is None or not tested.tested:
         return " ".join([*parts, "The model was not tested on changed films."])
     removal = tested.removal
@@ -255,20 +250,23 @@ def certainty_sentence(result: AuditResult, correlation: SpuriousCorrelation) ->
     if fills:
         other = ""
         if fills[1:]:
-            score = wording.signed(fills[1].contrast, 2).replace("+", "")
-            decisions = wording.signed(100 * fills[1].decisions, 0).replace("+", "")
-            other = f" (the weaker of two fills; the other: {score} logits, {decisions} of 100)"
+            answers = wording.number(100 * fills[1].decisions, 0)
+            other = f"{wording.number(fills[1].contrast, 2)} logits"
+            other += "" if answers == wording.DASH else f", {answers} of 100"
+            other = f" (the weaker of two fills; the other: {other})"
         parts.append(f"Taking it out lowers the score for {raised} by {_effect(fills[0])}{other}.")
-    if tested.transplant is not None:
+    if tested.transplant is not None and math.isfinite(tested.transplant.contrast):
         parts.append(f"Putting it into other films raises it by {_effect(tested.transplant)}.")
     return " ".join(parts)
 
 
 def _effect(change: PairedChange) -> str:
-    """Write by how much an intervention moves the score, and how many answers it changes."""
-    score = wording.estimate(change.contrast, change.interval, 2, scale=1.0).replace("+", "")
-    decisions = wording.estimate(change.decisions, change.decisions_interval, 0).replace("+", "")
-    return f"{score} logits and changes {decisions} of 100 answers, beyond control films"
+    """Write by how much an intervention moves the score, and how many answers, if not hidden."""
+    text = f"{wording.estimate(change.contrast, change.interval, 2, scale=1.0)} logits"
+    if math.isfinite(change.decisions):
+        answers = wording.estimate(change.decisions, change.decisions_interval, 0)
+        text += f" and changes {answers} of 100 answers"
+    return f"{text.replace('+', '')}, beyond control films"
 
 
 def strata_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
