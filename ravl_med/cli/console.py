@@ -486,7 +486,6 @@ def _sensitivity_line(sensitivity: Sensitivity) -> str:
         f"What is not named may cost {100 * cost.points:.1f} points of accuracy. " if cost else ""
     )
     return (
-        f"{known}Smallest gap found with {power} power, by share of "
-        "films with the "
+        f"{known}Smallest gap found with {power} power, by share of films with the "
         f"feature: {', '.join(gaps)}."
     )

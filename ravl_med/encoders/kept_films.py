@@ -143,9 +143,8 @@ def _own_files() -> Iterator[None]:
         gone = isinstance(error, FileNotFoundError)
         why = "No such file or directory" if gone else error.strerror or "it is too short"
         raise ConfigError(
-            "cache: a file of films at the model's resolution cannot be read "
-            f"({why}); expected it as this run wrote it. Was "
-            "cache.folder cleared meanwhile? Start anew."
+            f"cache: a file of films at the model's resolution cannot be read ({why}); expected it "
+            "as this run wrote it. Was cache.folder cleared meanwhile? Start anew."
         ) from None
 
 

@@ -79,8 +79,7 @@ def check_auditability(
             reasons.append(
                 f"The model calls {100 * share:.1f} % of the films {name}, below "
                 f"{100 * gate.min_prediction_share:.0f} % (gate.min_prediction_share): the "
-                "class is never "
-                "predicted. Check its prompts."
+                "class is never predicted. Check its prompts."
             )
     return tuple(reasons)
 

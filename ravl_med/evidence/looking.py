@@ -297,11 +297,9 @@ def sentence_of_ignoring(conditions: Sequence[LookingCell]) -> str:
     swapped, blank, noise = _in_place_of_films(conditions)
     return (
         f"Ignores the film: {100 * swapped.unchanged:.0f} % of the answers stay when another "
-        "patient's "
-        f"film with another label is shown ({100 * swapped.unchanged_interval.low:.0f} % to "
-        f"{100 * swapped.unchanged_interval.high:.0f} %), {100 * blank.unchanged:.0f} % with a "
-        "blank film, "
-        f"{100 * noise.unchanged:.0f} % with noise, and no finding is distinguished "
+        f"patient's film with another label is shown ({100 * swapped.unchanged_interval.low:.0f} % "
+        f"to {100 * swapped.unchanged_interval.high:.0f} %), {100 * blank.unchanged:.0f} % with a "
+        f"blank film, {100 * noise.unchanged:.0f} % with noise, and no finding is distinguished "
         "better than by chance. The answers come from elsewhere: the question, or what the model "
         "was trained on. The usual cure: a model that was trained on images of this kind; its "
         "processor and chat template."

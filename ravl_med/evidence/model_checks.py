@@ -128,8 +128,10 @@ def assess_findings(
     if not low:
         return tuple(stops), ()
     areas = f" (AUROC: {'; '.join(shown)})" if shown else ""
+    names = [one.finding for one in findings]
+    apart = " from ".join(names) if len(names) == 2 else f"{', '.join(low)} from the other classes"
     doubt = (
-        f"The model does not distinguish {', '.join(low)} from the other classes{areas}; the "
+        f"The model does not distinguish {apart}{areas}; the "
         f"lower bound of the AUROC must exceed {min_auroc:g} (gate.min_auroc). {_CURE_LOW}"
     )
     return tuple(stops), (doubt,)

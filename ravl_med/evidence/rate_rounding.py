@@ -45,6 +45,7 @@ from ravl_med.evidence.results import (
 T = TypeVar("T")
 Table = TypeVar("Table", bound=Any)
 
+_FEWEST = 5  # steps of an accuracy that stands by itself: the middle of a wider one misleads
 _NAN = math.nan
 _NOTHING = Interval(_NAN, _NAN)
 _BOUNDS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -214,6 +215,8 @@ def _coarsen_accuracy(shown: AuditResult, exact: AuditResult, least: int) -> Any
     whole = _coarsen(
         accuracy, exact.cohort.patients, least, accuracy.images, overall="overall_interval"
     )
+    if exact.cohort.patients // least < _FEWEST:
+        whole = replace(whole, overall=_NAN, overall_interval=_NOTHING)
     rates, intervals = [], []
     for name, films, rate, interval in zip(
         exact.classes, accuracy.images_by_class, accuracy.by_class, accuracy.by_class_interval,

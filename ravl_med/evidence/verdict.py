@@ -324,11 +324,14 @@ class _Reviewed:
             parts.append(f"{len(self.overruled)} of them judged part of the finding by a reviewer")
         if self.named:
             parts.append(f"{len(self.named)} named by a reviewer")
+        unplaced = [c for c in self.left if c.counts and c.kind == "undecided"]
+        if unplaced:
+            parts.append(f"{_count(unplaced, 'feature')} undecided")
         others = len(self.tolerated) - len(allowed)
         if others:
             parts.append(f"{others} other feature{'' if others == 1 else 's'} tolerated")
         text = (
-            f"{', '.join(parts)}; allowed: no feature with gaps of {100 * gate.max_gap:g} points "
+            f"{', '.join(parts)}; allowed: no shortcut with gaps of {100 * gate.max_gap:g} points "
             "or more, and nothing foreign that changes more answers than chance explains"
         )
         return Gate("gate.max_gap", not (known or self.named or self.tolerated), text)
@@ -369,17 +372,15 @@ class _Reviewed:
         """Name the acceptances that have ended."""
         return tuple(
             f"Correlation {ruling.rank} was tolerated by {reviewer_name(ruling)} until "
-            f"{ruling.until}; "
-            "that day is over, and it counts again."
+            f"{ruling.until}; that day is over, and it counts again."
             for ruling in self.expired
         )
 
     def overrulings(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Name the shortcuts of the audit that a reviewer took for the finding."""
         return tuple(
-            f"The audit found correlation {ruling.rank} to be a shortcut; "
-            f"{reviewer_name(ruling)} judged it part of {_name_classes((c,), classes)}, which the "
-            "measurements do not show."
+            f"The audit found correlation {ruling.rank} to be a shortcut; {reviewer_name(ruling)} "
+            f"judged it part of {_name_classes((c,), classes)}, which the measurements do not show."
             for c, ruling in self.overruled
         )
 
@@ -464,8 +465,8 @@ def _pass_reasons(
 ) -> tuple[str, ...]:
     """Say what was not found, and name the signs that the model uses."""
     reason = (
-        "No local feature is left that the model uses, that is not the finding itself, and that "
-        f"does harm: {100 * gate.max_gap:g} points or more, or any where it is foreign."
+        "Of what the model was shown to use, nothing is left that is not the finding itself and "
+        f"does harm: gaps of {100 * gate.max_gap:g} points or more, or any where it is foreign."
         if bound
         else f"No correlation with gaps of {100 * gate.max_gap:g} points or more was confirmed on "
         "held-out patients."
@@ -483,8 +484,8 @@ def _pass_reasons(
     kept = (
         f"{_count(signs, 'feature')} that the model uses where the finding itself shows "
         f"({_name_classes(signs, classes)}), that {'goes' if len(signs) == 1 else 'go'} with it "
-        f"and {'is' if len(signs) == 1 else 'are'} not shown to raise it in other films or to "
-        "have the sharp edges of a thing: a sign, as far as can be told."
+        f"and {'is' if len(signs) == 1 else 'are'} not shown to be a thing, which has sharp edges "
+        "and raises it in any film: a sign, as far as can be told."
     )
     return reason, kept
 
@@ -612,8 +613,7 @@ def _power_gates(
         reasons.append(
             f"Too few films: {sensitivity.tested} of {sensitivity.clusters} clusters have enough "
             f"films to be tested; a pass needs {100 * gate.min_tested:.0f} % (gate.min_tested). "
-            "Audit more "
-            "films."
+            "Audit more films."
         )
     return gates, tuple(reasons)
 

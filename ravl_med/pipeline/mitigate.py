@@ -374,8 +374,7 @@ def _diverged(trained: Mapping[str, TrainedArm]) -> list[str]:
     """Name the arms whose training broke off."""
     return [
         f"{ARMS[name].title}: the loss was no longer finite after {arm.curve.steps} steps; the "
-        "training stopped, and the best weights before that stand. Lower "
-        "mitigation.learning_rate."
+        "training stopped, and the best weights before that stand. Lower mitigation.learning_rate."
         for name, arm in trained.items()
         if arm.curve.stopped == "diverged"
     ]

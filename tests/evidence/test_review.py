@@ -103,7 +103,9 @@ def test_what_a_reviewer_calls_a_shortcut_fails(kind: str, verdict: str) -> None
 
     assert found.verdict.name == "fail"
     assert "by the judgement of a reviewer" in found.verdict.reasons[0]
-    assert found.verdict.gates[0].text.startswith("no shortcut found, 1 named by a reviewer;")
+    assert found.verdict.gates[0].text.startswith(
+        "no shortcut found, 1 named by a reviewer, 1 feature undecided;"
+    )
     assert found.verdict.reasons[1].startswith("1 feature that the model uses could not")
     assert not found.verdict.gates[0].passed
     assert found.undecided == 1

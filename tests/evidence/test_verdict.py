@@ -503,7 +503,7 @@ def test_a_shortcut_fails(weigh):
     assert verdict.gates[0] == Gate(
         "gate.max_gap",
         False,
-        "1 shortcut found; allowed: no feature with gaps of 10 points or more, and "
+        "1 shortcut found; allowed: no shortcut with gaps of 10 points or more, and "
         "nothing foreign that changes more answers than chance explains",
     )
 
@@ -522,7 +522,7 @@ def test_several_shortcuts_name_each_class_once_and_open_points_follow(weigh):
         "the model calls films cardiomegaly, no finding because of features" in verdict.reasons[0]
     )
     assert verdict.reasons[1].startswith("1 feature that the model uses could not")
-    assert verdict.gates[0].text.startswith("3 shortcuts found;")
+    assert verdict.gates[0].text.startswith("3 shortcuts found, 1 feature undecided;")
 
 
 def bounded(points: float) -> Sensitivity:
@@ -558,7 +558,8 @@ def test_what_a_radiologist_has_to_decide_goes_to_review(weigh, name):
     told = OPEN_POINTS["undecided" if name == "undecided" else "not tried"]
     assert (verdict.name, verdict.reasons) == ("review", (told,))
     assert gates_of(verdict) == ALL_PASS
-    assert verdict.gates[0].text.startswith("no shortcut found;")
+    unplaced = ", 1 feature undecided" if name == "undecided" else ""
+    assert verdict.gates[0].text.startswith(f"no shortcut found{unplaced};")
     unseen = decide_verdict([found], CLASSES, GATE, bounded(1.0))  # a review needs no power
     assert (unseen.name, unseen.reasons) == ("review", verdict.reasons)
 
@@ -616,8 +617,8 @@ def test_what_does_not_count_does_not_decide(weigh, name):
     assert verdict == decide_verdict([], CLASSES, GATE, SEEN)
     assert verdict.name == "pass"
     assert verdict.reasons == (
-        "No local feature is left that the model uses, that is not the finding itself, and that "
-        "does harm: 10 points or more, or any where it is foreign.",
+        "Of what the model was shown to use, nothing is left that is not the finding itself and "
+        "does harm: gaps of 10 points or more, or any where it is foreign.",
     )
     assert gates_of(verdict) == ALL_PASS
     assert decide_verdict([found], CLASSES, GATE, bounded(1.0)).name == "not_auditable"
@@ -632,11 +633,11 @@ def test_a_pass_names_the_signs_that_the_model_uses(weigh):
     assert (one.name, two.name) == ("pass", "pass")
     assert one.reasons[1:] == (
         "1 feature that the model uses where the finding itself shows (cardiomegaly), that "
-        "goes with it and is not shown to raise it in other films or to have the sharp edges of "
-        "a thing: a sign, as far as can be told.",
+        "goes with it and is not shown to be a thing, which has sharp edges and raises it in any "
+        "film: a sign, as far as can be told.",
     )
     assert two.reasons[1].startswith("2 features that the model uses where")
-    assert "that go with it and are not shown to raise it" in two.reasons[1]
+    assert "that go with it and are not shown to be a thing" in two.reasons[1]
 
 
 def test_a_reviewer_may_decide_on_all_that_counts_and_on_what_could_not_be_tested(weigh):
@@ -702,7 +703,7 @@ def test_the_gate_on_local_effects_tells_what_was_found_and_what_is_asked():
     verdict = decide_verdict([], CLASSES, GATE, SEEN)
 
     assert [gate.text for gate in verdict.gates] == [
-        "no shortcut found; allowed: no feature with gaps of 10 points or more, and "
+        "no shortcut found; allowed: no shortcut with gaps of 10 points or more, and "
         "nothing foreign that changes more answers than chance explains",
         "accuracy that a local feature not named here may cost: up to 3.0 points; allowed: at "
         "most 6",
@@ -742,7 +743,7 @@ def test_the_gates_of_a_black_box_tell_what_was_found_and_what_is_asked():
     verdict = decide_verdict([], CLASSES, GATE, SCORES)
 
     assert [gate.text for gate in verdict.gates] == [
-        "no shortcut found; allowed: no feature with gaps of 10 points or more, and "
+        "no shortcut found; allowed: no shortcut with gaps of 10 points or more, and "
         "nothing foreign that changes more answers than chance explains",
         "smallest gap these films can detect (feature on 20 % of the films, 80 % power): 30 "
         "points; allowed: at most 30 points",

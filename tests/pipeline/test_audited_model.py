@@ -97,7 +97,7 @@ def test_a_model_at_chance_is_not_auditable(root, tmp_path):
     result = audited(root, tmp_path, "chance")
     assert result.verdict.name == "not_auditable"
     assert result.verdict.reasons[0].startswith(
-        "The model does not distinguish left, right from the other classes (AUROC: left "
+        "The model does not distinguish left from right (AUROC: left "
     )
     assert result.discovery is not None  # a shortcut would have been found
     again = apply_decisions(result, (), config_of(root).gate, None)

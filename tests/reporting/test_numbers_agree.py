@@ -126,7 +126,7 @@ OF_A_CORRELATION: dict[str, str] = {
 }
 SENTENCES: dict[str, str] = {
     **OF_A_CORRELATION,
-    "accuracy": rf"accuracy on {N} films: {N} % \(interval {N} to {N} %\)",
+    "accuracy": rf"accuracy on {N} films: {N} % \({N} to {N}\)",
     "accuracy, console": rf"accuracy {N} %\.",
     "films of patients": rf"{N} films? of {N} patients?\b(?!,)",
     "candidates": rf"{N} candidates?\b",

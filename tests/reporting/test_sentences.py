@@ -19,7 +19,7 @@ import pytest
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import audit_blocks
-from ravl_med.reporting.audit.sentences import certainty_sentence
+from ravl_med.reporting.audit.sentences import certainty_sentence, counter_evidence, headline
 from ravl_med.reporting.cards.chai import chai_card
 from ravl_med.reporting.cards.hub import hub_card
 from ravl_med.reporting.layout import blocks
@@ -141,11 +141,41 @@ def test_how_sure_leaves_out_what_is_hidden_of_few_patients(
         ),
         transplant=replace(tested.transplant, contrast=nan, decisions=nan),
     )
-    said = certainty_sentence(found, replace(told, counterfactual=few))
+    hidden = replace(told, counterfactual=few)
+    assert "changes decisions by –" not in counter_evidence(hidden, found.classes)
+    said = certainty_sentence(found, hidden)
     assert said.replace("\xa0", " ").endswith(
         "lowers the score for cardiomegaly by 2.37 (1.92 to 2.82) logits, beyond control films "
         "(the weaker of two fills; the other: 2.66 logits)."
     )
+
+
+@pytest.mark.parametrize(
+    ("described", "feature"),
+    [
+        (
+            "dark, round, 12 mm; 56 % upper abdomen",
+            "a dark, round spot 12 mm across, over the upper abdomen,",
+        ),
+        ("dark, round, 12 mm; 44 % upper abdomen; 40 % spine", "a dark, round spot 12 mm across"),
+        ("94 % pulse generator (right 46 of 49 times); 80 % left lung", "a pulse generator"),
+    ],
+)
+def test_what_has_no_name_is_found_by_its_place(
+    results: dict[str, AuditResult], described: str, feature: str
+) -> None:
+    found = results["fail"]
+    told = found.correlations[0]
+    found = replace(found, descriptions={told.cluster.cluster: described})
+    assert headline(found, told) == f"The model takes {feature} for cardiomegaly."
+
+
+def test_page_one_says_first_why_nothing_can_be_said(
+    results: dict[str, AuditResult], film: Film, details: ReportDetails
+) -> None:
+    for name, early in (("not_auditable", True), ("pass", False)):
+        page = list(sentences(audit_blocks(results[name], film, details)))
+        assert (page.index("# Why this verdict") < page.index("# What next")) is early
 
 
 def test_there_is_one_number_of_candidates(

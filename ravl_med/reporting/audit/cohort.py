@@ -412,8 +412,7 @@ def performance_chapter(result: AuditResult) -> list[blocks.Block]:
         *([key_facts(result)] if any(entry.counts for entry in result.correlations) else []),
         blocks.Text(
             f"Zero-shot accuracy on {wording.plural(accuracy.images, 'film')}: "
-            f"{wording.percent(accuracy.overall, 1)} (interval "
-            f"{wording.spread(accuracy.overall_interval, 1, sign=False)} %). "
+            f"{wording.accuracy_text(accuracy.overall, accuracy.overall_interval)}. "
             "“Predicted” is the share of all films that the model gives to a class.",
             "lead",
         ),
@@ -500,7 +499,9 @@ def key_facts(result: AuditResult) -> blocks.Table:
             "Model digest",
             wording.printable(result.model.digest, 17),
             "Accuracy",
-            wording.accuracy_text(accuracy.overall, accuracy.overall_interval),
+            wording.accuracy_text(accuracy.overall, accuracy.overall_interval)
+            if math.isfinite(accuracy.overall)
+            else "hidden, of few patients",
         ),
         (
             "Task",

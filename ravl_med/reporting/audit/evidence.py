@@ -386,8 +386,7 @@ def _removal_sample(correlation: SpuriousCorrelation, removal: Removal) -> str:
         return ""
     return (
         f" Removal is measured on a sample of {wording.plural(tested.pairs, 'film')} with the "
-        "feature, "
-        f"spread over patients, of {wording.counted(held)} in the half it was tested on."
+        f"feature, spread over patients, of {wording.counted(held)} in the half it was tested on."
     )
 
 

@@ -28,10 +28,9 @@ def looking_chapter(result: AuditResult) -> list[blocks.Block]:
         blocks.Chapter("Does it look?", "looking", "whole"),
         blocks.Text(verdict, limit=700),
         blocks.Text(
-            f"{wording.plural(found.films, 'film')} of {wording.plural(found.patients, 'patient')}"
-            " were shown as they are, and something else was shown in the place of each. "
-            "What a model answers all the same does not come from the film. Intervals are by "
-            "patient."
+            f"{wording.plural(found.films, 'film')} of {wording.plural(found.patients, 'patient')} "
+            "were shown as they are, and something else was shown in the place of each. What a "
+            "model answers all the same does not come from the film. Intervals are by patient."
         ),
         _condition_table(found),
         *_grounding_table(found),

@@ -69,8 +69,7 @@ def _spots(result: AuditResult, found: ClusterMap) -> tuple[blocks.Spot, ...]:
             continue
         alt = (
             f"{sentences.correlation_name(entry)}, {sentences.outcome_text(entry)}: cluster "
-            f"{one.cluster} with "
-            f"{wording.plural(one.regions, 'region')}"
+            f"{one.cluster} with {wording.plural(one.regions, 'region')}"
         )
         number, key = str(entry.rank), sentences.correlation_key(entry)
         spots.append(blocks.Spot(one.x, one.y, one.regions, look, alt, number, key))
@@ -91,8 +90,7 @@ def _note(result: AuditResult, found: ClusterMap, spots: tuple[blocks.Spot, ...]
     size = f"{most:,}" if least == most else f"{least:,} to {most:,}"
     note = [
         f"{wording.plural(len(counts), 'feature cluster')}, drawn at the medoid; the area of a "
-        "mark "
-        f"is its number of regions ({size}), the smallest are drawn larger."
+        f"mark is its number of regions ({size}), the smallest are drawn larger."
     ]
     if any(spot.number for spot in spots):
         note.append(
@@ -166,17 +164,15 @@ def _procedure(search: DiscoverySummary) -> list[str]:
     )
     return [
         f"{wording.plural(search.regions, 'region')} "
-        f"({wording.printable(search.region_source, 200)}) were grouped "
-        "by how the model sees them, without using the labels, in "
-        f"{wording.plural(len(search.partitions), 'run')} "
+        f"({wording.printable(search.region_source, 200)}) were grouped by how the model sees "
+        f"them, without using the labels, in {wording.plural(len(search.partitions), 'run')} "
         f"(protocol: {search.protocol}); {pooled}.{unseen}{_problems(search)}",
         "Candidates were chosen on all films, and none was tested on others."
         if search.protocol == "ravl"
         else "Candidates were chosen on the discovery half, "
-        f"{wording.plural(search.films, 'film')} of "
-        f"{wording.plural(search.patients, 'patient')}, and tested on "
-        f"the confirmation half, {wording.plural(search.confirmation_films, 'film')} of "
-        f"{wording.plural(search.confirmation_patients, 'other patient')}.",
+        f"{wording.plural(search.films, 'film')} of {wording.plural(search.patients, 'patient')}, "
+        f"and tested on the confirmation half, {wording.plural(search.confirmation_films, 'film')} "
+        f"of {wording.plural(search.confirmation_patients, 'other patient')}.",
     ]
 
 
@@ -288,8 +284,7 @@ def _unpaged(result: AuditResult, rest: int) -> str:
     paged = wording.plural(len(result.correlations) - rest, "feature")
     return (
         f"What counts or asks for a decision has a page: {paged}. Without one: {rest:,}. Gaps: "
-        "of the raised and of the lowered "
-        "side on held-out patients, in points."
+        "of the raised and of the lowered side on held-out patients, in points."
     )
 
 
@@ -422,8 +417,7 @@ def _tested_sentence(sensitivity: Sensitivity) -> str:
     untested = sorted(sensitivity.untested.items(), key=lambda entry: -entry[1])
     text = (
         f"{sensitivity.tested:,} of {wording.plural(sensitivity.clusters, 'proposed cluster')} "
-        "had enough "
-        "films in both halves to be tested"
+        "had enough films in both halves to be tested"
     )
     reasons = [f"{wording.printable(reason, 100)} ({count:,})" for reason, count in untested]
     return (

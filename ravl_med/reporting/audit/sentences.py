@@ -43,6 +43,7 @@ _STATUS_ENDS: dict[ConfirmationStatus, str] = {
 _USUAL_SHARE = 0.2  # the prevalence that the sentence on what could be seen begins with
 _OBJECTIONS_SHOWN = 10
 _LOSING_SHOWN = 3
+_FEW_PATIENTS = "How many were called right is hidden, since they are of few patients."
 _CHANGES_SHOWN = 6
 _KEYS_SHOWN = 8
 _VALUE_LIMIT = 40
@@ -87,6 +88,7 @@ def correlation_name(correlation: SpuriousCorrelation) -> str:
 _ANATOMY = re.compile(
     r"\b(lung|heart|hilum|diaphragm|spine|mediastin|clavicle|abdomen|costophrenic|zone|apex|rib)"
 )
+_MOSTLY = re.compile(r"; (?:5[1-9]|[6-9]\d|100) % ([^;(]*[^;( ])")
 
 
 def feature_name(result: AuditResult, correlation: SpuriousCorrelation) -> str:
@@ -154,7 +156,7 @@ def correlation_marks(result: AuditResult, correlation: SpuriousCorrelation) -> 
 def headline(result: AuditResult, correlation: SpuriousCorrelation) -> str:
     """Say in one sentence what the model does with a feature that it uses."""
     raised = wording.class_name(result.classes, correlation.cluster.raised_class)
-    feature = feature_name(result, correlation)
+    feature = feature_name(result, correlation) + _place(result, correlation)
     ruling = ruling_on(result, correlation)
     decision = ruling.decision if ruling else None
     if decision == "disease":
@@ -173,6 +175,15 @@ def headline(result: AuditResult, correlation: SpuriousCorrelation) -> str:
     return (
         f"The model reads {feature} as {raised}; whether it is part of the finding is open.{ending}"
     )
+
+
+def _place(result: AuditResult, correlation: SpuriousCorrelation) -> str:
+    """Say over which anatomy most regions of a feature without a name lie; blank for none."""
+    described = wording.printable(correlation.description(result), 200)
+    mostly = _MOSTLY.search(described)
+    if not _name_of_look(described.split("; ")[0]) or not mostly or not _ANATOMY.search(mostly[1]):
+        return ""
+    return f", over the {mostly[1]},"
 
 
 def ruling_on(result: AuditResult, correlation: SpuriousCorrelation) -> ReviewDecision | None:
@@ -195,7 +206,7 @@ def harm_sentence(result: AuditResult, correlation: SpuriousCorrelation) -> str:
     ]
     lost.sort(key=lambda c: float(np.nan_to_num(arms.gap[c], nan=1.0)))
     texts = [_called_right(result, arms, c) for c in (*lost[:_LOSING_SHOWN], raised)]
-    known = " ".join(filter(None, texts)) or "How many films of each class is hidden."
+    known = " ".join(filter(None, texts)) or _FEW_PATIENTS
     rest = len(lost) - _LOSING_SHOWN
     verb = "loses" if rest == 1 else "lose"
     more = f" {wording.plural(rest, 'more class', 'es')} {verb} too." if rest > 0 else ""
@@ -469,8 +480,8 @@ def _doubts_of(name: str, change: PairedChange) -> list[str]:
     )
     against = []
     for what, value, interval, decimals, scale, unit in measures:
-        if scale * interval.low >= 10.0**-decimals / 2:  # by what is printed
-            continue
+        if math.isnan(value) or scale * interval.low >= 10.0**-decimals / 2:  # as is printed
+            continue  # what is hidden of few patients is no evidence
         how = "the other way" if interval.high < 0 else "not distinguished from 0"
         change_text = wording.estimate(value, interval, decimals, scale=scale)
         against.append(f"{name} changes {what} by {change_text}{unit}, {how}")
@@ -493,15 +504,13 @@ def label_objections(correlation: SpuriousCorrelation, classes: tuple[str, ...])
             against.append(
                 f"on stated labels alone the gap on {name} {what} "
                 f"({wording.estimate(gap.gap, gap.interval)}; {wording.signed(100 * whole)} "
-                "points on all labels), "
-                "so that it may be one of the labels and not of the model"
+                "points on all labels), so that it may be one of the labels and not of the model"
             )
     if labels.interval.excludes_zero():
         left = labels.not_stated
         against.append(
             f"{wording.percent(left.share_present, 1)} of the labels with the feature are not "
-            "stated, "
-            f"{wording.percent(left.share_absent, 1)} of those without it"
+            f"stated, {wording.percent(left.share_absent, 1)} of those without it"
         )
     return against
 
@@ -517,7 +526,7 @@ def _against_strata(strata: Strata, cluster: FeatureCluster, classes: tuple[str,
         sides.append((lowered_class_name(cluster, classes), lowered))
     names = [wording.printable(c.attribute, 30) for c in crossed]
     for side, intervals in sides:
-        held = [n for n, i in zip(names, intervals, strict=True) if not i.excludes_zero()]
+        held = [n for n, i in zip(names, intervals, strict=True) if i.low <= 0 <= i.high]
         if held:
             apart = wording.listing(held, _KEYS_SHOWN)
             against.append(
@@ -561,12 +570,14 @@ def detectable_sentences(sensitivity: Sensitivity) -> list[str]:
     """Say which features an audit would have found, and which it would have missed."""
     found = [entry for entry in sensitivity.detectable if math.isfinite(entry.gap)]
     missed = [entry for entry in sensitivity.detectable if not math.isfinite(entry.gap)]
-    power, sentences = wording.percent(sensitivity.power), []
+    power, sentences, start = wording.percent(sensitivity.power), [], "A feature"
     if sensitivity.local is not None:
+        points = wording.number(100 * sensitivity.local.points, 1)
         sentences.append(
-            "A local feature that is not named here may cost up to "
-            f"{wording.number(100 * sensitivity.local.points, 1)} points of accuracy (upper limit)."
+            f"A local feature that is not named here may cost up to {points} points of accuracy "
+            "(upper limit, from films that were changed)."
         )
+        start = "By accuracy alone, a feature"
     if found:
         first = min(found, key=lambda entry: abs(entry.prevalence - _USUAL_SHARE))
         others = [
@@ -576,15 +587,14 @@ def detectable_sentences(sensitivity: Sensitivity) -> list[str]:
         ]
         more = f" ({wording.listing(others, 8)})" if others else ""
         sentences.append(
-            f"A feature in {wording.percent(first.prevalence)} of the films with a gap of "
+            f"{start} in {wording.percent(first.prevalence)} of the films with a gap of "
             f"{wording.number(100 * first.gap, 0)} points or more would have been found with "
-            f"{power} "
-            f"probability{more}."
+            f"{power} probability{more}."
         )
     if missed:
         shares = wording.listing([wording.percent(entry.prevalence) for entry in missed], 8)
         sentences.append(
-            f"A feature in {shares} of the films may have been missed, however strong."
+            f"{start} in {shares} of the films may have been missed, however large its gap."
         )
     return sentences
 

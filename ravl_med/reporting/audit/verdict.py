@@ -48,8 +48,8 @@ NEXT_STEPS: dict[VerdictName, str] = {
     "again whenever model, prompts or acquisition change, and on films of the site where it will "
     "be used.",
     "not_auditable": "Fix the problems that the reasons name (more films, more of a class, other "
-    "prompts, readable films) and run the audit again. Until then it is not known whether the "
-    "model uses shortcuts.",
+    "prompts, readable films) and run the audit again. What is named here was found all the same; "
+    "what else the model uses is not known until then.",
 }
 
 
@@ -64,6 +64,12 @@ def verdict_chapter(
     verdict = result.verdict
     name = verdict.name
     counting = [entry for entry, _ in shown if entry.counts]
+    why: list[blocks.Block] = [
+        blocks.Section("Why this verdict"),
+        blocks.Items(_reasons(result), 400),
+        *([gate_table(verdict.gates)] if verdict.gates else []),
+    ]
+    early = name == "not_auditable"  # all else on the page hangs on the reason
     content: list[blocks.Block] = [
         blocks.Title(result.title, _subtitle(result, date)),
         blocks.Banner(
@@ -73,6 +79,7 @@ def verdict_chapter(
             report_status(result),
         ),
         *_intended(result),
+        *([*why[:2], blocks.Section("What was found")] if early else []),
         *_learned(result, counting),
         *_before_and_after(shown),
         *_certainty(result, counting),
@@ -82,9 +89,7 @@ def verdict_chapter(
         blocks.Text(NEXT_STEPS[name]),
         *_unconfounding(result),
         *_rulings(result, agreement),
-        blocks.Section("Why this verdict"),
-        blocks.Items(_reasons(result), 400),
-        *([gate_table(verdict.gates)] if verdict.gates else []),
+        *(why[2:] if early else why),
     ]
     if history is not None:
         content.append(blocks.Text(sentences.history_sentence(history), "muted", limit=1200))

@@ -269,9 +269,8 @@ def _trust_ingredients(result: AuditResult) -> _Fields:
         (
             "OutcomesAndOutputs",
             "For a film, a score for each of "
-            f"{wording.plural(len(result.task.classes), 'class', 'es')}; "
-            "the class with the highest score is the answer. Outcomes for patients: "
-            f"{words.NOT_FILLED}",
+            f"{wording.plural(len(result.task.classes), 'class', 'es')}; the class with the "
+            f"highest score is the answer. Outcomes for patients: {words.NOT_FILLED}",
         ),
         ("ModelType", words.audited_model(result)),
         ("FoundationModels", words.NOT_FILLED),

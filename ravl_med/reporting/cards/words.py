@@ -200,11 +200,10 @@ def films_origin(result: AuditResult) -> str:
     least = result.hidden_below
     hidden = f" Counts of fewer than {least} patients, and what they follow from, are hidden."
     return (
-        f"{escaped(_films(result))}, all those of {wording.plural(result.cohort.listed, 'row')} "
-        "of a list "
-        "that the task took and that could be read. An audit cannot know where they come from; "
-        "that the model was not fitted on them is taken as given, and so are the labels."
-        f"{hidden if least else ''}"
+        f"{escaped(_films(result))}, all those of {wording.plural(result.cohort.listed, 'row')} of "
+        "a list that the task took and that could be read. An audit cannot know where they come "
+        "from; that the model was not fitted on them is taken as given, and so are the "
+        f"labels.{hidden if least else ''}"
     )
 
 

@@ -106,8 +106,7 @@ def difference_sentences(comparison: Comparison) -> list[str]:
     overall, worst, agreed = comparison.overall, comparison.worst, comparison.agreement
     sentences = [
         f"Accuracy on {wording.plural(overall.films, 'film')}: A "
-        f"{wording.percent(overall.a, 1)}, B "
-        f"{wording.percent(overall.b, 1)}; B minus A "
+        f"{wording.percent(overall.a, 1)}, B {wording.percent(overall.b, 1)}; B minus A "
         f"{wording.estimate(overall.difference, overall.interval)} points, p "
         f"{wording.probability(comparison.p_value)}.",
         f"Worst class: A {wording.percent(worst.change.a, 1)} "
@@ -155,8 +154,7 @@ def _films_sentence(films: FilmCounts) -> str:
     if films.joined:
         sentences.append(
             "The runs do not agree on who is one patient: "
-            f"{wording.plural(films.joined, 'patient')} "
-            "joined to others."
+            f"{wording.plural(films.joined, 'patient')} joined to others."
         )
     return " ".join(sentences)
 
@@ -171,11 +169,10 @@ def _accuracy_chapter(comparison: Comparison) -> list[blocks.Block]:
     return [
         blocks.Chapter("Accuracy and agreement", "accuracy"),
         blocks.Text(
-            "Zero-shot accuracy on the same "
-            f"{wording.plural(comparison.films.compared, 'film')}: A "
-            f"{wording.accuracy_text(comparison.overall.a, comparison.overall.a_interval)}, B "
-            f"{wording.accuracy_text(comparison.overall.b, comparison.overall.b_interval)}. "
-            f"p of the difference: {wording.probability(comparison.p_value)} ({test}).",
+            f"Zero-shot accuracy on the same {wording.plural(comparison.films.compared, 'film')}: "
+            f"A {wording.accuracy_text(comparison.overall.a, comparison.overall.a_interval)}, B "
+            f"{wording.accuracy_text(comparison.overall.b, comparison.overall.b_interval)}. p of "
+            f"the difference: {wording.probability(comparison.p_value)} ({test}).",
             "lead",
         ),
         _class_table(comparison),

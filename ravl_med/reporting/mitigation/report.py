@@ -289,8 +289,7 @@ def _training_chapter(result: MitigationResult) -> list[blocks.Block]:
         blocks.Chapter("How the training went", "training"),
         blocks.Text(
             "Each trained arm, after each epoch: the mean loss above, the accuracy on the "
-            "selection films below. The selection films are of other patients than the final "
-            "test.",
+            "selection films below. The selection films are of other patients than the final test.",
             "lead",
         ),
     ]

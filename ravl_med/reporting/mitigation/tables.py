@@ -103,10 +103,9 @@ def before_after_table(result: MitigationResult, arm: ArmOutcome) -> Table:
             ("Worst group", "image_worst", arm.image_worst),
             ("All films", "image_overall", arm.image_overall),
         ),
-        f"Answers to the whole film; {wording.plural(arm.image_overall.films, 'film')}. "
-        "Intervals by "
-        "patient. Worst group: the lowest accuracy among the classes with and without the feature. "
-        f"{_SURE_NOTE}",
+        f"Answers to the whole film; {wording.plural(arm.image_overall.films, 'film')}. Intervals "
+        "by patient. Worst group: the lowest accuracy among the classes with and without the "
+        f"feature. {_SURE_NOTE}",
         films=False,
     )
 
@@ -128,9 +127,8 @@ def gap_table(result: MitigationResult, arm: ArmOutcome) -> Table:
             (f"{rank}{entry.class_name}, {_SIDES[entry.side]}", f"gap {place}", entry.gap)
             for place, (rank, entry) in enumerate(zip(ranks, arm.gaps, strict=True))
         ),
-        "A gap of 0 means that the feature makes no difference. A shortcut gives a positive "
-        "gap to the class that it raises and a negative one to the class that it lowers. "
-        f"{_SURE_NOTE}",
+        "A gap of 0 means that the feature makes no difference. A shortcut gives a positive gap "
+        f"to the class that it raises and a negative one to the class that it lowers. {_SURE_NOTE}",
         signed=True,
     )
 
@@ -212,8 +210,7 @@ def accuracy_table(result: MitigationResult) -> Table:
         ],
         note="First line: the value (interval). Second line: the difference to the audited model, "
         f"in points (interval); {_SURE_NOTE} {wording.DASH}: not measured; a head has no regions "
-        "of its "
-        "own.",
+        "of its own.",
     )
 
 
