@@ -484,8 +484,8 @@ def _pass_reasons(
     kept = (
         f"{_count(signs, 'feature')} that the model uses where the finding itself shows "
         f"({_name_classes(signs, classes)}), that {'goes' if len(signs) == 1 else 'go'} with it "
-        f"and {'is' if len(signs) == 1 else 'are'} not shown to be a thing, which has sharp edges "
-        "and raises it in any film: a sign, as far as can be told."
+        f"and {'lacks' if len(signs) == 1 else 'lack'} a mark of things (sharp edges, an effect in "
+        "any film that they are put into): a sign, as far as can be told."
     )
     return reason, kept
 

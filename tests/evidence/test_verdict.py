@@ -633,11 +633,11 @@ def test_a_pass_names_the_signs_that_the_model_uses(weigh):
     assert (one.name, two.name) == ("pass", "pass")
     assert one.reasons[1:] == (
         "1 feature that the model uses where the finding itself shows (cardiomegaly), that "
-        "goes with it and is not shown to be a thing, which has sharp edges and raises it in any "
-        "film: a sign, as far as can be told.",
+        "goes with it and lacks a mark of things (sharp edges, an effect in any film that they "
+        "are put into): a sign, as far as can be told.",
     )
     assert two.reasons[1].startswith("2 features that the model uses where")
-    assert "that go with it and are not shown to be a thing" in two.reasons[1]
+    assert "that go with it and lack a mark of things" in two.reasons[1]
 
 
 def test_a_reviewer_may_decide_on_all_that_counts_and_on_what_could_not_be_tested(weigh):

@@ -623,7 +623,9 @@ def history_sentence(history: AuditHistory) -> str:
 
 def verdict_line(result: AuditResult) -> str:
     """Say in a line what the verdict means for this audit."""
-    return wording.VERDICT_LINES[result.verdict.name]
+    name, named = result.verdict.name, any(entry.counts for entry in result.correlations)
+    more = " What was found all the same is named." if named and name == "not_auditable" else ""
+    return wording.VERDICT_LINES[name] + more
 
 
 def holds_until(result: AuditResult) -> str:

@@ -198,7 +198,8 @@ def nothing_learned(result: AuditResult) -> list[str]:
     examined = f"{wording.plural(candidates, 'candidate')} {verb} examined"
     if result.open_ranks:
         return [f"No feature met every criterion by itself; {examined}."]
-    return [f"No feature met every criterion: {examined} and dismissed."]
+    confirmed = sum(one.confirmed for one in result.correlations)
+    return [f"No feature met every criterion: {examined}; associations confirmed: {confirmed:,}."]
 
 
 def _before_and_after(shown: Shown) -> list[blocks.Block]:

@@ -483,7 +483,7 @@ def test_candidates_without_any_that_counts(result_of, text_of):
     result = result_of(correlations=5)
     none = tuple(replace(entry, counts=False, reasons=("A.",)) for entry in result.correlations)
     pages = text_of(replace(result, correlations=none, to_decide=()))
-    assert "No feature met every criterion: 5 candidates were examined and dismissed." in pages[0]
+    assert "every criterion: 5 candidates were examined; associations confirmed: 3." in pages[0]
     assert "would have been found with 80 % probability" in pages[0]
     assert "How sure" not in pages[0]
     assert "has a page: 0 features. Without one: 5." in search_part(pages)
