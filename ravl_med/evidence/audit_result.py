@@ -23,7 +23,7 @@ from ravl_med.evidence.results import (
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.storage.documents import Count, Table, document_of, result_type
 
-SCHEMA_VERSION = "4.2"
+SCHEMA_VERSION = "4.3"
 """Of ``result.json``: major.minor; the major changes when a name goes."""
 
 ModelCheckStatus = Literal["held", "odd", "failed"]
@@ -422,6 +422,7 @@ class Gate:
     name: str
     passed: bool = Field(description="it held")
     text: str = Field(description="what was found beside what is required")
+    open: bool = Field(default=False, description="it hangs on what a person has not decided yet")
 
 
 @result_type()

@@ -334,7 +334,8 @@ class _Reviewed:
             f"{', '.join(parts)}; allowed: no shortcut with gaps of {100 * gate.max_gap:g} points "
             "or more, and nothing foreign that changes more answers than chance explains"
         )
-        return Gate("gate.max_gap", not (known or self.named or self.tolerated), text)
+        passed = not (known or self.named or self.tolerated)
+        return Gate("gate.max_gap", passed, text, open=bool(passed and unplaced))
 
     def accusations(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Say what was found, and what a reviewer called a shortcut."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ravl_med.evidence.audit_result import Gate
 from ravl_med.evidence.results import Interval
 from ravl_med.reporting.layout.blocks import Cell, Column, Dot, DotLook, Dots, Scale, Table
-from ravl_med.reporting.wording import accuracy_text, estimate, printable
+from ravl_med.reporting.wording import accuracy_text, estimate, gate_mark, printable
 
 _GATES_SHOWN = 20
 _LOOKS: tuple[DotLook, DotLook] = ("before", "main")  # of the first model, of the second
@@ -33,10 +33,8 @@ def fact_table(
 
 def gate_table(gates: Sequence[Gate]) -> Table:
     """Return every gate by name: whether it held, and what was found beside what is asked."""
-    rows: list[tuple[Cell, ...]] = [
-        ("✓ met" if gate.passed else "✗ not met", printable(gate.name, 60), gate.text)
-        for gate in gates
-    ]
+    rows: list[tuple[Cell, ...]]
+    rows = [(gate_mark(gate), printable(gate.name, 60), gate.text) for gate in gates]
     return Table(
         caption="Criteria set before the run",
         columns=(

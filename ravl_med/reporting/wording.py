@@ -18,7 +18,7 @@ import matplotlib
 from matplotlib.ft2font import FT2Font
 
 from ravl_med.cohort.dicom_header import Edge
-from ravl_med.evidence.audit_result import VerdictName
+from ravl_med.evidence.audit_result import Gate, VerdictName
 from ravl_med.evidence.results import Decision, Interval
 
 DASH = "–"
@@ -205,6 +205,11 @@ def estimate(value: float, interval: Interval, decimals: int = 1, *, scale: floa
 def bracketed(value: str, bounds: str) -> str:
     """Return a value with its interval; a line ends before the interval, not inside."""
     return value if DASH in (value, bounds) else f"{value} ({bounds.replace(' ', NBSP)})"
+
+
+def gate_mark(gate: Gate) -> str:
+    """Say whether a gate holds, or that a person has to decide before it does."""
+    return "? open" if gate.open else "✓ met" if gate.passed else "✗ not met"
 
 
 def accuracy_text(value: float, interval: Interval) -> str:

@@ -560,6 +560,7 @@ def test_what_a_radiologist_has_to_decide_goes_to_review(weigh, name):
     assert gates_of(verdict) == ALL_PASS
     unplaced = ", 1 feature undecided" if name == "undecided" else ""
     assert verdict.gates[0].text.startswith(f"no shortcut found{unplaced};")
+    assert verdict.gates[0].open is bool(unplaced)
     unseen = decide_verdict([found], CLASSES, GATE, bounded(1.0))  # a review needs no power
     assert (unseen.name, unseen.reasons) == ("review", verdict.reasons)
 

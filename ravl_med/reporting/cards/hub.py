@@ -47,7 +47,7 @@ from ravl_med.reporting.mitigation.tables import (
     score_table,
     worsened_table,
 )
-from ravl_med.reporting.wording import DASH
+from ravl_med.reporting.wording import DASH, gate_mark
 
 _HEAD = """---
 {library}pipeline_tag: zero-shot-image-classification
@@ -190,10 +190,7 @@ def _origin(result: MitigationResult, arm: ArmOutcome, details: MitigationDetail
         f"{escaped(details.date or 'no date given', 40)}",
     ]
     repaired = [mitigated_sentence(entry) for entry in result.mitigated]
-    gates = [
-        f"{'✓ met' if gate.passed else '✗ not met'}: {gate.name} – {gate.text}"
-        for gate in result.verdict.gates
-    ]
+    gates = [f"{gate_mark(gate)}: {gate.name} – {gate.text}" for gate in result.verdict.gates]
     return [
         "## What this is",
         "A vision-language model for radiographs: the image tower of an audited model, fine-tuned "

@@ -75,13 +75,14 @@ def test_the_schema_refuses_what_it_does_not_know(result_of: ResultOf) -> None:
 def test_head_and_task(result_of: ResultOf) -> None:
     result = result_of()
     document = written(result)
-    assert document["schema_version"] == SCHEMA_VERSION == "4.2"
+    assert document["schema_version"] == SCHEMA_VERSION == "4.3"
     assert document["name"] == "sample-run"
     assert document["verdict"] == "fail"
     assert document["verdict_reasons"] == list(result.verdict.reasons)
     assert list(document["gates"]) == [gate.name for gate in result.verdict.gates]
     assert document["gates"]["gate.max_gap"] == {
         "passed": False,
+        "open": False,
         "text": "2 shortcuts with a gap of 10 points or more; none is tolerated",
     }
     assert document["model"]["parameters"] == 12_345_678

@@ -16,7 +16,15 @@ from ravl_med.reporting.audit.history import AuditHistory
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.audit.verdict import NEXT_STEPS
 from ravl_med.reporting.pictures import shown_correlations
-from ravl_med.reporting.wording import estimate, number, percent, probability, signed, spread
+from ravl_med.reporting.wording import (
+    estimate,
+    gate_mark,
+    number,
+    percent,
+    probability,
+    signed,
+    spread,
+)
 
 NAN = float("nan")
 NOTHING = Interval(NAN, NAN)
@@ -142,7 +150,7 @@ def test_gates_by_name(result_of, text_of):
     result = result_of()
     first = text_of(result)[0]
     for gate in result.verdict.gates:
-        assert f"{'✓ met' if gate.passed else '✗ not met'} {gate.name} {gate.text}" in first
+        assert f"{gate_mark(gate)} {gate.name} {gate.text}" in first
 
 
 def test_history_stands_on_page_one(result_of, text_of):
