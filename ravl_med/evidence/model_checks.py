@@ -131,8 +131,8 @@ def assess_findings(
     names = [one.finding for one in findings]
     apart = " from ".join(names) if len(names) == 2 else f"{', '.join(low)} from the other classes"
     doubt = (
-        f"The model does not distinguish {apart}{areas}; the "
-        f"lower bound of the AUROC must exceed {min_auroc:g} (gate.min_auroc). {_CURE_LOW}"
+        f"The model does not distinguish {apart}{areas}; the lower bound of the AUROC must exceed "
+        f"{min_auroc:g} (gate.min_auroc). {_CURE_LOW}"
     )
     return tuple(stops), (doubt,)
 

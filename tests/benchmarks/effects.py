@@ -266,11 +266,22 @@ def _used(row: Row) -> bool:
     return bool(row["shift"][0] >= _LEAST_SHIFT)
 
 
+def _knowing(rows: Sequence[Row]) -> str:
+    """Say how many models an audit would take: what it says of others is `not_auditable`."""
+    known = sum(bool(row["knows"]) for row in rows)
+    return (
+        f"tell every finding from the others: {known} of {len(rows)}. The verdicts below leave "
+        "that gate out (`gate.min_auroc`), by which an audit of another is `not auditable` unless "
+        "it fails; what is named stands on page one either way"
+    )
+
+
 def _drawn_summary(rows: Sequence[Row]) -> str:
     """Count what is named of what was learned; gaps alone are off by chance."""
     lines = [
+        _knowing(rows),
         "painted on films without it, it does not move the margin by 0.1 sd (lower limit), and is "
-        f"not counted below: {sum(not _used(row) for row in rows)} of {len(rows)}"
+        f"not counted below: {sum(not _used(row) for row in rows)} of {len(rows)}",
     ]
     rows = [row for row in rows if _used(row)]
     for name, low, high, least in (
@@ -305,6 +316,7 @@ def _learned_summary(rows: Sequence[Row], least: float, wanted: str = "") -> str
     own = [row for row in _between(rows, _LEARNED_GAP, 2.0) if _used(row)]
     return bullets(
         [
+            _knowing(rows),
             f"both gaps above 30 points: {len(own)} of {len(rows)} models{wanted}",
             _share(
                 "right feature and class on page one", sum(r["named"] for r in own), len(own), 1
@@ -337,7 +349,8 @@ def _clean_summary(rows: Sequence[Row]) -> str:
 def _style_summary(rows: Sequence[Row]) -> str:
     own = _between(rows, _STYLE_GAP, 2.0)
     named = sum(row["styles"] > 0 for row in own)
-    return bullets([_share("named as a style, both gaps above 20 points", named, len(own), 0.9)])
+    share = _share("named as a style, both gaps above 20 points", named, len(own), 0.9)
+    return bullets([_knowing(rows), share])
 
 
 _TABLE = Table(

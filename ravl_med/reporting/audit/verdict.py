@@ -64,11 +64,7 @@ def verdict_chapter(
     verdict = result.verdict
     name = verdict.name
     counting = [entry for entry, _ in shown if entry.counts]
-    why: list[blocks.Block] = [
-        blocks.Section("Why this verdict"),
-        blocks.Items(_reasons(result), 400),
-        *([gate_table(verdict.gates)] if verdict.gates else []),
-    ]
+    why = [blocks.Section("Why this verdict"), blocks.Items(_reasons(result), 400)]
     early = name == "not_auditable"  # all else on the page hangs on the reason
     content: list[blocks.Block] = [
         blocks.Title(result.title, _subtitle(result, date)),
@@ -79,17 +75,18 @@ def verdict_chapter(
             report_status(result),
         ),
         *_intended(result),
-        *([*why[:2], blocks.Section("What was found")] if early else []),
+        *([*why, blocks.Section("What was found")] if early else []),
         *_learned(result, counting),
         *_before_and_after(shown),
         *_certainty(result, counting),
-        *_missed(result),
+        *([] if early else _missed(result)),  # all may have been, as "What next" says
         *_to_decide(result),
         blocks.Section("What next"),
         blocks.Text(NEXT_STEPS[name]),
         *_unconfounding(result),
         *_rulings(result, agreement),
-        *(why[2:] if early else why),
+        *([] if early else why),
+        *([gate_table(verdict.gates)] if verdict.gates else []),
     ]
     if history is not None:
         content.append(blocks.Text(sentences.history_sentence(history), "muted", limit=1200))
