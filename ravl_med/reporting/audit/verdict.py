@@ -64,7 +64,7 @@ def verdict_chapter(
     verdict = result.verdict
     name = verdict.name
     counting = [entry for entry, _ in shown if entry.counts]
-    why = [blocks.Section("Why this verdict"), blocks.Items(_reasons(result), 400)]
+    why = (blocks.Section("Why this verdict"), blocks.Items(_reasons(result), 400))
     early = name == "not_auditable"  # all else on the page hangs on the reason
     content: list[blocks.Block] = [
         blocks.Title(result.title, _subtitle(result, date)),
@@ -75,7 +75,7 @@ def verdict_chapter(
             report_status(result),
         ),
         *_intended(result),
-        *([*why, blocks.Section("What was found")] if early else []),
+        *((*why, blocks.Section("What was found")) if early else ()),
         *_learned(result, counting),
         *_before_and_after(shown),
         *_certainty(result, counting),
@@ -85,7 +85,7 @@ def verdict_chapter(
         blocks.Text(NEXT_STEPS[name]),
         *_unconfounding(result),
         *_rulings(result, agreement),
-        *([] if early else why),
+        *(() if early else why),
         *([gate_table(verdict.gates)] if verdict.gates else []),
     ]
     if history is not None:
