@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +32,7 @@ from ravl_med.discovery.ravl import (
 )
 from ravl_med.errors import DataError
 from ravl_med.storage.documents import Table, result_type
+from ravl_med.storage.mapped_arrays import take_rows
 
 
 @result_type(
@@ -323,26 +324,59 @@ def places_of(shares: NDArray[np.floating]) -> NDArray[np.int64]:
     return numbers
 
 
+Texture = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+"""How some regions (n,) look, in numbers: (n, T)."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureDetector:
     """A feature as something that can be looked for."""
 
     # (K, D) of the partition that holds the cluster, unit norm; or 0 and the direction of a feature
-    # that effects proposed
+    # that effects proposed, (2, D), or of one with a place, (2, D + T + 1), see `score_place`
     medoids: NDArray[np.float32]
     label: int  # the cluster, 0 .. K - 1
     raised_class: int
     lowered_class: int | None  # the most lowered one
     place: int = ANYWHERE  # of `places_of`
 
-    def find(self, regions: NDArray[np.float32], shares: NDArray[np.floating]) -> NDArray[np.bool_]:
+    def find(
+        self, regions: NDArray[np.float32], shares: NDArray[np.floating], texture: Texture
+    ) -> NDArray[np.bool_]:
         """Return which regions belong to the feature, (R,).
 
         They are embedded by the audited model, (R, D), and lie at `shares` of their films, (R, 4),
-        xyxy.
+        xyxy; their texture is measured where the feature has a place.
         """
-        found = np.asarray(nearest_medoids(self.medoids, regions) == self.label)
-        return found if self.place == ANYWHERE else found & (places_of(shares) == self.place)
+        if self.place == ANYWHERE:
+            return np.asarray(nearest_medoids(self.medoids, regions) == self.label)
+        direction = self.medoids[1] - self.medoids[0]
+        rows, score = score_place(self.place, direction, regions, shares, texture)
+        found = np.zeros(len(regions), dtype=np.bool_)
+        found[rows[score > 0]] = True
+        return found
+
+
+def score_place(
+    place: int,
+    direction: NDArray[np.float32],
+    regions: NDArray[np.float32],
+    shares: NDArray[np.floating],
+    texture: Texture,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the regions at a place (n,), of (R, D) and (R, 4), and how far along (n,) each lies.
+
+    The direction (D + T + 1,) is of what the model makes of a region, of how it looks, and of 1:
+    an offset. One of an older audit is of the first alone.
+    """
+    rows = np.flatnonzero(places_of(shares) == place)
+    score = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), _REGIONS_AT_ONCE):
+        part = rows[start : start + _REGIONS_AT_ONCE]
+        ones = np.ones((len(part), 1), dtype=np.float32)
+        seen = np.concatenate([take_rows(regions, part), texture(part), ones], axis=1)
+        score[start : start + len(part)] = seen[:, : len(direction)] @ direction
+    return rows, score
 
 
 def nearest_medoids(

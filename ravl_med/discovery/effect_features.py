@@ -19,7 +19,9 @@ from ravl_med.discovery.candidates import (
     PLACES,
     FeatureCluster,
     FeatureDetector,
+    Texture,
     measure_candidate,
+    score_place,
 )
 from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditData, influence_scores, performance_gaps, strongest_regions
@@ -46,7 +48,8 @@ class EffectFeature:
     """Regions that look alike to the model and hold up a class: what tells them from the rest."""
 
     raised_class: int
-    direction: NDArray[np.float32]  # (D,) a region belongs to it if its embedding lies along it
+    # a region belongs to it if it lies along: its embedding, (D,); with a place see `score_place`
+    direction: NDArray[np.float32]
     films: int  # that it was learned from
     effect: float  # median over them, in standard deviations of the margin
     place: int = ANYWHERE  # of `places_of`, where it lies
@@ -55,6 +58,18 @@ class EffectFeature:
     def medoids(self) -> NDArray[np.float32]:
         """The feature as the second of two medoids (2, D): the nearest by inner product."""
         return np.stack([np.zeros_like(self.direction), self.direction])
+
+    def find(
+        self, regions: NDArray[np.float32], shares: NDArray[np.floating], texture: Texture
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return which of the regions (R, D) belong to it, the surest first, and how surely."""
+        if self.place == ANYWHERE:
+            score = multiply(regions, self.direction[:, None])[:, 0]
+            rows = np.arange(len(score))
+        else:
+            rows, score = score_place(self.place, self.direction, regions, shares, texture)
+        order = np.argsort(-score, kind="stable")[: int((score > 0).sum())]
+        return rows[order], score[order]
 
 
 _MOST_GROUPS = 5  # kinds of regions that hold up one class
@@ -110,28 +125,32 @@ _FOLDS = 5
 _PENALTIES = tuple(np.logspace(-1, 3, 9).tolist())  # of a ridge regression
 _CHANCE = 0.01  # over all places and classes, that a regression predicts by chance
 _LEAST_PATIENTS = 40  # whose films are mapped at a place
+_MOST_PLACES = 3  # of a class
 
 
 def propose_at_places(
     embeddings: NDArray[np.float32],
     effects: RegionEffects,
     patients: NDArray[np.int64],
+    texture: Texture,
     seed: int,
 ) -> list[EffectFeature]:
     """Find what lies in one place of some films and holds up a class there.
 
     A weak feature is never the strongest of its film. But at its own place it is what the films
-    differ by: how much a window holds up is predicted there from the region's embedding, by ridge
-    regression, on patients that it was not fitted on. Where that is no chance, the films of the
-    place are split in two by what is predicted, and a linear discriminant tells the two. Of each
-    class the place is proposed where that makes the largest difference.
+    differ by: how much a window holds up is predicted there from the region, its embedding and its
+    texture, by ridge regression, on patients that it was not fitted on. Where that is no chance,
+    the films of the place are split in two by what is predicted, and a linear discriminant tells
+    the two. Of each class the places are proposed where that makes the largest difference, none
+    beside another: the first is often where the body differs.
 
     Parameters
     ----------
     embeddings : ndarray of shape (R, D), float32 - of all regions, unit norm
     patients : ndarray of shape (N,), int64 - of all films
     """
-    own = take_rows(embeddings, effects.regions)
+    placed = np.flatnonzero(effects.places != ANYWHERE)
+    looks = texture(effects.regions[placed])
     predicted: list[_Predicted] = []
     places = [np.flatnonzero(effects.places == place) for place in range(PLACES**2)]
     used = [
@@ -141,27 +160,60 @@ def propose_at_places(
     ]
     for place, rows in used:
         known, films = effects.mean[rows], effects.films[rows]
-        effect = _predict_effects(own[rows], known, patients[films])
+        own = take_rows(embeddings, effects.regions[rows])
+        seen = _Seen.of(own, looks[np.searchsorted(placed, rows)])
+        effect = _predict_effects(seen.scaled, known, patients[films])
         for label in range(known.shape[1]):
-            one = _Predicted(place, label, rows, films, known[:, label], effect[:, label])
+            one = _Predicted(place, label, films, seen, known[:, label], effect[:, label])
             if one.p_value * known.shape[1] * len(used) <= _CHANCE:
                 predicted.append(one)
-    features: dict[int, EffectFeature] = {}
+    features: list[EffectFeature] = []
     for one in sorted(predicted, key=lambda one: -one.size):
-        feature = one.feature(own, seed)
-        if feature is not None:
-            features.setdefault(one.label, feature)
-    return list(features.values())
+        taken = [f.place for f in features if f.raised_class == one.label]
+        if len(taken) < _MOST_PLACES and all(_apart(one.place, place) for place in taken):
+            feature = one.feature(seed)
+            if feature is not None:
+                features.append(feature)
+    return features
+
+
+def _apart(place: int, other: int) -> bool:
+    """Whether two of `places_of` are no neighbours: what lies in one is not seen in the other."""
+    rows, columns = zip(divmod(place, PLACES), divmod(other, PLACES), strict=True)
+    return max(abs(rows[0] - rows[1]), abs(columns[0] - columns[1])) > 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """Embeddings and textures of the regions of one place, on one scale."""
+
+    scaled: NDArray[np.float32]  # (n, D + T)
+    factor: NDArray[np.float32]  # (T,) of the textures
+    shift: NDArray[np.float32]  # (T,) subtracted then
+
+    @classmethod
+    def of(cls, own: NDArray[np.float32], looks: NDArray[np.float32]) -> _Seen:
+        """Give each texture the mean 0 and the spread that the numbers of embeddings have."""
+        factor = own.std() / np.maximum(looks.std(axis=0), 1e-9)
+        shift = looks.mean(axis=0) * factor
+        return cls(np.concatenate([own, looks * factor - shift], axis=1), factor, shift)
+
+    def direction(self, scaled: NDArray[np.float32], offset: float) -> NDArray[np.float32]:
+        """Return a direction (D + T,) and its offset as one of `score_place`, (D + T + 1,)."""
+        split = len(scaled) - len(self.factor)
+        least = offset + float(scaled[split:] @ self.shift)
+        parts = [scaled[:split], scaled[split:] * self.factor, np.array([-least])]
+        return np.concatenate(parts).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Predicted:
-    """Effects at one place on one class, and what the embeddings there say of them."""
+    """Effects at one place on one class, and what the regions there say of them."""
 
     place: int
     label: int
-    rows: NDArray[np.int64]  # (n,) positions in the region effects
     films: NDArray[np.int64]  # (n,) ascending
+    seen: _Seen
     known: NDArray[np.float64]  # (n,)
     effect: NDArray[np.float64]  # (n,) predicted on other patients
 
@@ -177,7 +229,7 @@ class _Predicted:
         """Standard deviation of the effects that is predicted, in those of the margin."""
         return float(np.corrcoef(self.effect, self.known)[0, 1] * self.known.std())
 
-    def feature(self, own: NDArray[np.float32], seed: int) -> EffectFeature | None:
+    def feature(self, seed: int) -> EffectFeature | None:
         """Return the feature that splits the films of the place; None: too few or most have it."""
         from sklearn.cluster import KMeans
 
@@ -185,10 +237,10 @@ class _Predicted:
         holds = split.labels_ == split.cluster_centers_[:, 0].argmax()
         if holds.sum() < FEWEST_FILMS or holds.mean() > _USUAL:
             return None
-        here = own[self.rows]
+        here = self.seen.scaled
         direction = _discriminant(here[holds], here[~holds])
         offset = _offset(here @ direction, self.films, np.flatnonzero(holds))
-        direction -= offset * _constant(here)
+        direction = self.seen.direction(direction, offset)
         size = float(np.median(self.known[holds]))
         return EffectFeature(self.label, direction, int(holds.sum()), size, self.place)
 
@@ -279,6 +331,7 @@ def measure_effect_feature(
     number: int,
     data: AuditData,
     embeddings: NDArray[np.float32],  # (R, D)
+    texture: Texture,
     films: NDArray[np.bool_],  # (N,) to look at
     min_films: int,
 ) -> FeatureCluster:
@@ -287,10 +340,7 @@ def measure_effect_feature(
     The raised class is the one that it holds up, whatever the gaps; its number is that of a cluster
     that no clustering has.
     """
-    along = multiply(embeddings, feature.direction[:, None])[:, 0]
-    detector = FeatureDetector(feature.medoids, 1, feature.raised_class, None, feature.place)
-    regions = np.flatnonzero(detector.find(embeddings, data.region_shares()))
-    regions = regions[np.argsort(-along[regions], kind="stable")]
+    regions, along = feature.find(embeddings, data.region_shares(), texture)
     present = np.zeros(len(data.labels), dtype=np.bool_)
     present[data.region_image[regions]] = True
     rows = np.flatnonzero(films & (data.labels >= 0))
@@ -307,7 +357,7 @@ def measure_effect_feature(
         table,
         strength,
         regions=regions,
-        similarity=along[regions].astype(np.float64),
+        similarity=along.astype(np.float64),
         influence=float(influence[0]),
     )
     return replace(measured, cluster=number, source="effects")

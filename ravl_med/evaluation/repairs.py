@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from ravl_med.config.loading import Config
-from ravl_med.discovery.candidates import FeatureDetector, nearest_medoids
+from ravl_med.discovery.candidates import ANYWHERE, FeatureDetector, nearest_medoids
 from ravl_med.discovery.effect_features import detect_feature
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.opening import open_model_folder
@@ -46,7 +46,7 @@ from ravl_med.evaluation.small_models import (
 )
 from ravl_med.evaluation.trial import MethodRow, Trial, propose_regions
 from ravl_med.evidence.confirmation import split_patients
-from ravl_med.evidence.counterfactual import prepare_inputs
+from ravl_med.evidence.counterfactual import CounterfactualModel, prepare_inputs
 from ravl_med.evidence.counterfactual.fills import Interpolation
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.mitigation.arms import ARMS, Arm, ImageTower
@@ -361,9 +361,9 @@ def _prepare(
     pool_regions(encoder, CHOSEN[OURS].pooling)
     split = trial.films.finetune
     taught = embed_split(encoder, split, propose_regions(split, trial.setting), pool.prompts)
-    found = find_features(detectors, taught.region, taught.data.region_shares())
-    spurious = np.asarray(found.any(axis=1))
     model = taught.counterfactual_model(encoder, None)
+    found = _find(detectors, taught, model)
+    spurious = np.asarray(found.any(axis=1))
     located = [
         locate_carriers(
             prepare_inputs(
@@ -386,7 +386,7 @@ def _prepare(
         config.evidence.discovery_share,
         config.evidence.seed,
     )
-    holds = find_features(detectors, validation.region, validation.data.region_shares())
+    holds = _find(detectors, validation, validation.counterfactual_model(encoder, None))
     seen = np.asarray(holds.any(axis=1))
     there = _films_of(validation, seen)
     along = _companions(detectors, taught, validation, there, half, config)
@@ -409,6 +409,14 @@ def _prepare(
     return films, SelectionFilms.of(_store(validation.films), half, groups, labels, least)
 
 
+def _find(
+    detectors: Sequence[FeatureDetector], films: RegionEvidence, model: CounterfactualModel
+) -> NDArray[np.bool_]:
+    """Regions of films that belong to the features, (R, F)."""
+    texture = prepare_inputs(model, 0, None, films.data).texture
+    return find_features(detectors, films.region, films.data.region_shares(), texture)
+
+
 def _companions(
     detectors: Sequence[FeatureDetector],
     taught: RegionEvidence,
@@ -420,7 +428,8 @@ def _companions(
     """Regions (R,) of the films to fine-tune on that travel with the features."""
     along = np.zeros(len(taught.region_image), dtype=np.bool_)
     labels, lift = validation.films.labels[half], config.mitigation.companion_lift
-    for medoids in {one.medoids.tobytes(): one.medoids for one in detectors}.values():
+    own = (one for one in detectors if one.place == ANYWHERE)  # others come from no partition
+    for medoids in {one.medoids.tobytes(): one.medoids for one in own}.values():
         holds = np.zeros((len(validation.films), len(medoids)), dtype=np.bool_)
         holds[validation.region_image, nearest_medoids(medoids, validation.region)] = True
         beside = find_co_occurring(holds[half], there[half], labels, lift)

@@ -196,6 +196,7 @@ def fold_counting(
     themselves, and name the one that they belong to; so does what was not tested by itself, since
     one that counts was `tested_for` it: cluster to cluster.
     """
+    correlations = _count_things(correlations, data.labels)
     kept: list[SpuriousCorrelation] = []
     hosts: dict[int, tuple[int, str]] = {}
     for entry in sorted(rank_correlations(correlations), key=lambda c: -_transplant_size(c)):
@@ -215,6 +216,30 @@ def fold_counting(
         if host in counting and cluster not in counting:
             hosts[cluster] = hosts.get(host, (host, _PLACE))[0], _PLACE
     return _rank_beside(correlations, hosts)
+
+
+def _count_things(
+    correlations: Sequence[SpuriousCorrelation], labels: NDArray[np.int64]
+) -> list[SpuriousCorrelation]:
+    """Let a thing count that is used and whose lack counts: the two are one claim, to be decided.
+
+    Which side shows harm beyond chance hangs on how many films of which class there are.
+    """
+    shown = set()
+    for lack in (c for c in correlations if c.counts):
+        used = [c for c in correlations if c.counts or _travels(c)]
+        things = [c for c in used if _is_complement(lack, c, labels)]
+        if things and not max(things, key=_salience).counts:
+            shown.add(id(max(things, key=_salience)))
+    return [
+        replace(c, counts=True, kind="undecided", reasons=()) if id(c) in shown else c
+        for c in correlations
+    ]
+
+
+def _travels(correlation: SpuriousCorrelation) -> bool:
+    tested = correlation.counterfactual
+    return tested is not None and tested.used and tested.travels
 
 
 def _rank_beside(

@@ -16,7 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig, GateConfig
-from ravl_med.discovery.candidates import Discovery, FeatureCluster, discover_correlations
+from ravl_med.discovery.candidates import (
+    Discovery,
+    FeatureCluster,
+    Texture,
+    discover_correlations,
+)
 from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.effect_features import (
     EffectFeature,
@@ -89,13 +94,16 @@ class ProposedFeatures:
 
     features: tuple[EffectFeature, ...]
     embeddings: NDArray[np.float32]  # (R, D) of all regions
+    texture: Texture  # of any of them
 
     def measure(
         self, data: AuditData, films: NDArray[np.bool_], first: int, min_films: int
     ) -> list[FeatureCluster]:
         """Measure each feature on some films (N,), numbered from `first` on."""
         return [
-            measure_effect_feature(feature, number, data, self.embeddings, films, min_films)
+            measure_effect_feature(
+                feature, number, data, self.embeddings, self.texture, films, min_films
+            )
             for number, feature in enumerate(self.features, first)
         ]
 
@@ -136,13 +144,14 @@ def propose_features(
     starts = np.searchsorted(data.region_image, maps.films)
     ends = np.searchsorted(data.region_image, maps.films, side="right")
     rows = [np.arange(a, b) for a, b in zip(starts, ends, strict=True)]
-    effects = region_effects(prepare_inputs(model, 0, None, data), maps, rows)
+    inputs = prepare_inputs(model, 0, None, data)
+    effects = region_effects(inputs, maps, rows)
     features = (
         *propose_from_effects(embeddings, effects, evidence.seed),
-        *propose_at_places(embeddings, effects, data.patients, evidence.seed),
+        *propose_at_places(embeddings, effects, data.patients, inputs.texture, evidence.seed),
     )
     half = split_patients(data.patients, data.labels, evidence.discovery_share, evidence.seed)
-    every = ProposedFeatures(features, embeddings)
+    every = ProposedFeatures(features, embeddings, inputs.texture)
     clusters = every.measure(data, half, 0, evidence.min_n_on_half)
     explored = [_explore(model, maps, cluster, half, data, evidence) for cluster in clusters]
     worth = [is_worth_a_test(one, evidence) for one in explored]

@@ -13,14 +13,14 @@ Its effect lies                        and                            kind
 =====================================  =============================  ==============
 hardly in the anatomy: in artifacts,   it raises the margin of other  shortcut
 or where it is sharper than the film   films that it is put into
-where the finding shows, on its films  it does not, or it is of the   plausible sign
-                                       body
+where the finding shows, on its films  it is of the body              plausible sign
 anywhere else, or it is not known                                     undecided
 =====================================  =============================  ==============
 
-A sign raises the margin of other films as well as a coin does. It is of the body where hardly any
-of its effect lies in artifacts, and where its places are not shown to be sharper than the same
-places of films without it: man-made objects have edges, and what is of the body is blurred. It
+A sign raises the margin of other films as well as a coin does. It is of the body where its places
+are not shown to be sharper than the same places of films without it, and where it does not travel
+or hardly any of its effect lies in artifacts: man-made objects have edges, and what is of the body
+is blurred. That a sharp thing is not shown to travel says little where few films were tried. It
 goes with its finding against all other classes, or against those that it tells the finding from.
 
 The verdict, the first row that holds:
@@ -163,10 +163,10 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
     if outside and is_foreign(counterfactual, evidence, goes_along=goes_along):
         return "shortcut"
     stays = counterfactual.transplant is not None and not counterfactual.travels
-    of_body = math.isfinite(removal.sharper) and not removal.is_sharp
-    of_body &= shares.artifact <= evidence.shortcut_share
+    natural = math.isfinite(removal.sharper) and shares.artifact <= evidence.shortcut_share
+    of_body = not removal.is_sharp and (stays or natural)
     inside = shares.inside >= evidence.sign_share
-    return "plausible_sign" if inside and goes_along and (stays or of_body) else "undecided"
+    return "plausible_sign" if inside and goes_along and of_body else "undecided"
 
 
 def is_foreign(tested: Counterfactual, evidence: EvidenceConfig, *, goes_along: bool) -> bool:

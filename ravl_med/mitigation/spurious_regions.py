@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from ravl_med.discovery.candidates import FeatureDetector
+from ravl_med.discovery.candidates import FeatureDetector, Texture
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.counterfactual.interventions import fill_films
 from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
@@ -60,14 +60,16 @@ def find_features(
     detectors: Sequence[FeatureDetector],
     regions: NDArray[np.float32],
     shares: NDArray[np.floating],
+    texture: Texture,
 ) -> NDArray[np.bool_]:
     """Return which regions belong to which feature, (R, F).
 
-    Their embeddings are (R, D), unit norm; they lie at `shares` of their films, (R, 4), xyxy.
+    Their embeddings are (R, D), unit norm; they lie at `shares` of their films, (R, 4), xyxy; the
+    texture is measured of those that a feature with a place asks for.
     """
     if not detectors:
         return np.zeros((len(regions), 0), dtype=np.bool_)
-    return np.stack([detector.find(regions, shares) for detector in detectors], axis=1)
+    return np.stack([detector.find(regions, shares, texture) for detector in detectors], axis=1)
 
 
 _EXPLORED_FILMS = 8

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.config.loading import Config
-from ravl_med.discovery.candidates import FeatureDetector
+from ravl_med.discovery.candidates import ANYWHERE, FeatureDetector
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.engine import opened_engine
@@ -382,13 +382,14 @@ def _find_companions(
 ) -> NDArray[np.bool_]:
     """Find the regions (R,) of a split that travel with the features.
 
-    They are looked for among all clusters of the partitions that the features come from.
+    They are looked for among all clusters of the partitions that the features come from; one with
+    a place of its own comes from none.
     """
     films, half = explored.films, explored.half
     present = np.asarray(films.present(films.find(setting.features)).any(axis=1))[half]
     along = np.zeros(len(split.embeddings.region_image), dtype=np.bool_)
-    partitions = {f.detector.medoids.tobytes(): f.detector.medoids for f in setting.features}
-    for medoids in partitions.values():
+    own = (f.detector for f in setting.features if f.detector.place == ANYWHERE)
+    for medoids in {one.medoids.tobytes(): one.medoids for one in own}.values():
         holds = np.zeros((len(films), len(medoids)), dtype=np.bool_)
         holds[films.embeddings.region_image, films.nearest(medoids)] = True
         companions = find_co_occurring(

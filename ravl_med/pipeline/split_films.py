@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from ravl_med.mitigation.fine_tuning_set import GrayFilms, RegionTable
 from ravl_med.mitigation.spurious_regions import find_features
 from ravl_med.pipeline.embedding import KeptTables, Model, embed_with
 from ravl_med.pipeline.stages import Run, films_not_finite, list_films, require_films
+from ravl_med.regions.looks import measure_textures
 from ravl_med.storage.mapped_arrays import map_parts, mapped_parts, release_pages
 from ravl_med.storage.remote import FilePath
 
@@ -51,9 +53,21 @@ class SplitFilms:
         start = 0
         for regions in mapped_parts(own.region):
             part = slice(start, start + len(regions))
-            found[part] = find_features(detectors, regions, shares[part])
+            texture = partial(self._texture, first=start)
+            found[part] = find_features(detectors, regions, shares[part], texture)
             start += len(regions)
         return found
+
+    def _texture(self, regions: NDArray[np.int64], first: int) -> NDArray[np.float32]:
+        """Measure how regions look, (n, T), that are numbered from `first` on."""
+
+        def read(film: int) -> NDArray[np.float32]:
+            films = self.films.read(np.array([film]))
+            picture: NDArray[np.float32] = self.films.inputs(films)[0].numpy()
+            return picture
+
+        rows = regions + first
+        return measure_textures(read, self.embeddings.region_image[rows], self.regions.boxes[rows])
 
     def nearest(self, medoids: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the nearest of K medoids (K, D) of each region, (R,)."""

@@ -399,6 +399,13 @@ _WEAK_TEXT = (
     "learn such a thing wholly or not at all, so these are convolutional."
 )
 _COPIED = " A patient's films are cut and exposed anew until there are enough."
+_OLDER = (
+    " Measured when of each class one place of the film was proposed, things were told by what the "
+    "model makes of them alone, and a sharp thing that was not shown to travel could be a sign."
+)
+_MEASURED_BEFORE = (
+    "inside", "small", "weak", "clean_900", "clean_400", "style", "real_drawn", "real_clean",
+)  # fmt: skip
 _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
 
 
@@ -416,7 +423,7 @@ def _part(
     return Part(
         name,
         title,
-        text,
+        text + (_OLDER if name in _MEASURED_BEFORE else ""),
         [summaries[kind], _CLEAN_TABLE if kind == "clean" else _TABLE],
         partial(measure, kind, first),
         {"models": models, "films": films},

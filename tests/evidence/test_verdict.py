@@ -216,6 +216,14 @@ def test_place_travel_and_company_say_what_a_used_feature_is(
     assert kind_of(shown, EVIDENCE, goes_along=goes_along) == kind
 
 
+@pytest.mark.parametrize(("low", "kind"), [(0.6, "plausible_sign"), (0.61, "undecided")])
+def test_a_sharp_thing_is_no_sign_because_it_was_not_shown_to_travel(low, kind):
+    shown = used(0.9, "removal", artifact=0.0)
+    edges = replace(shown.removal, sharper=low + 0.1, sharper_interval=Interval(low, 1.0))
+
+    assert kind_of(replace(shown, removal=edges), EVIDENCE, goes_along=True) == kind
+
+
 @pytest.mark.parametrize("what", ["unused", "no place"])
 def test_without_use_or_place_the_kind_is_open(what):
     shown = used(0.0)

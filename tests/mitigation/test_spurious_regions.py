@@ -97,9 +97,14 @@ def found_in(films: int, tiles: dict[int, list[int]]) -> NDArray[np.bool_]:
 def test_regions_go_to_their_features() -> None:
     regions = np.eye(3, dtype=np.float32)[[0, 2, 1, 0]]
     first, second = (FeatureDetector(np.eye(3, dtype=np.float32), n, 0, 1) for n in (0, 2))
-    found = find_features([first, second], regions, np.zeros((4, 4)))
-    assert found.tolist() == [[True, False], [False, True], [False, False], [True, False]]
-    assert find_features([], regions, np.zeros((4, 4))).shape == (4, 0)
+    placed = FeatureDetector(np.array([[0, 0, 0, 0, 0], [0, 0, 0, 1, -2]], np.float32), 1, 0, 1, 0)
+    found = find_features(
+        [first, second, placed], regions, np.zeros((4, 4)), lambda rows: rows[:, None] * 1.0
+    )
+    assert found[:, 0].tolist() == [True, False, False, True]
+    assert found[:, 1].tolist() == [False, True, False, False]
+    assert found[:, 2].tolist() == [False, False, False, True]  # its texture is above 2
+    assert find_features([], regions, np.zeros((4, 4)), np.empty_like).shape == (4, 0)
 
 
 class TestMoves:

@@ -35,6 +35,10 @@ def correlation(number=1, *, counts=False, confirmed=False, tested=True, source=
     )
 
 
+def no_texture(rows: np.ndarray) -> np.ndarray:
+    return np.zeros((len(rows), 0), np.float32)
+
+
 def features(*correlations):
     clusters = Clusters(**vars(CLUSTERS))
     return _features(correlations, clusters, SimpleNamespace(region=REGIONS), PROPOSED)
@@ -62,6 +66,7 @@ def test_a_cluster_is_found_by_its_medoid_and_what_effects_proposed_by_its_direc
     )
 
     for where, there in ((HERE, True), (ELSEWHERE, False)):
-        assert cluster.detector.find(REGIONS, where).tolist() == [False, False, False, True]
-        assert proposed.detector.find(REGIONS, where).tolist() == [there, False, False, False]
+        found = [one.detector.find(REGIONS, where, no_texture) for one in (cluster, proposed)]
+        assert found[0].tolist() == [False, False, False, True]
+        assert found[1].tolist() == [there, False, False, False]
     assert (proposed.detector.raised_class, proposed.detector.lowered_class) == (1, None)

@@ -16,6 +16,7 @@ from ravl_med.evidence.counterfactual.fills import Fills
 from ravl_med.evidence.results import PairedChange
 from ravl_med.evidence.statistics import mean_interval, mean_test, share_interval
 from ravl_med.regions.geometry import InputGeometry
+from ravl_med.regions.looks import measure_textures
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +42,13 @@ class ModelInputs:
     untouched: Callable[[NDArray[np.int64]], Margins]  # films (n,) to `Margins`
     like: Fills
     tick: Callable[[int], None]  # called with the number of steps that were done
+
+    def texture(self, regions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Measure how regions (k,) look, (k, T), see `measure_textures`."""
+        films, boxes = self.data.region_image[regions], self.data.region_boxes[regions]
+        pairs = zip(films.tolist(), boxes[:, None], strict=True)
+        carried = [np.empty((0, 4), np.float32), *(self.carry_in(*pair) for pair in pairs)]
+        return measure_textures(self.read, films, np.concatenate(carried))
 
     def shares(self, regions: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return boxes of regions as shares of width and height of their film, (k, 4) xyxy."""

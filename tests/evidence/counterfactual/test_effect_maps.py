@@ -541,7 +541,7 @@ def regions_with(planted: np.ndarray, of_each: int = 6, dimensions: int = 24, si
 def found_by(feature: EffectFeature, embeddings: np.ndarray) -> np.ndarray:
     """Which regions belong to a feature, wherever they lie."""
     detector = FeatureDetector(feature.medoids, 1, 0, None)
-    return detector.find(embeddings, np.zeros((len(embeddings), 4)))
+    return detector.find(embeddings, np.zeros((len(embeddings), 4)), no_texture)
 
 
 def effects_of(planted: np.ndarray, mapped: int, effect: float) -> RegionEffects:
@@ -623,7 +623,7 @@ def test_a_feature_becomes_a_candidate_of_the_class_that_it_holds_up() -> None:
     (feature,) = propose_from_effects(embeddings, effects_of(planted, 120, 1.0), seed=0)
 
     cluster = measure_effect_feature(
-        feature, 77, data, embeddings, np.arange(120) < 60, min_films=5
+        feature, 77, data, embeddings, no_texture, np.arange(120) < 60, min_films=5
     )
 
     assert (cluster.cluster, cluster.source, cluster.raised_class) == (77, "effects", 0)
@@ -634,6 +634,10 @@ def test_a_feature_becomes_a_candidate_of_the_class_that_it_holds_up() -> None:
     own = labels[:60] == 1
     gap = (predictions == labels)[:60][own & cluster.present[:60]].mean() - 1.0
     assert cluster.gap[1] == pytest.approx(gap)
+
+
+def no_texture(rows: np.ndarray) -> np.ndarray:
+    return np.zeros((len(rows), 0), dtype=np.float32)
 
 
 def weak_at_a_place(planted: np.ndarray, mapped: int, effect: float) -> RegionEffects:
@@ -651,19 +655,66 @@ def test_what_is_never_the_strongest_of_a_film_is_found_at_its_place() -> None:
     embeddings, patients = regions_with(planted), np.arange(240) // 2
     effects = weak_at_a_place(planted, 160, 0.4)
 
-    (feature,) = propose_at_places(embeddings, effects, patients, seed=0)
+    (feature,) = propose_at_places(embeddings, effects, patients, no_texture, seed=0)
 
     assert (feature.raised_class, feature.place) == (0, 2)
     assert feature.effect == pytest.approx(0.4, abs=0.1)
     shares = slide_windows(1, 1, 0.25, 0.5)[np.arange(1440) % 6]
     detector = FeatureDetector(feature.medoids, 1, 0, None, feature.place)
-    found = detector.find(embeddings, shares).reshape(240, 6)
+    found = detector.find(embeddings, shares, no_texture).reshape(240, 6)
     assert not np.delete(found, 2, axis=1).any()
     assert (found[160:, 2] == planted[160:]).mean() > 0.95
     loose = propose_from_effects(embeddings, effects, seed=0)
     for other in loose:
         there = found_by(other, embeddings).reshape(240, 6).any(axis=1)
         assert abs(np.corrcoef(there, planted)[0, 1]) < 0.5
+
+
+def test_what_the_model_embeds_alike_is_told_apart_by_how_it_looks() -> None:
+    planted = np.random.default_rng(5).random(240) < 0.5
+    embeddings, patients = regions_with(np.zeros(240, bool)), np.arange(240) // 2
+    effects = weak_at_a_place(planted, 160, 0.4)
+    rng = np.random.default_rng(6)
+    looks = rng.normal(7.0, 0.1, (1440, 3)).astype(np.float32)
+    looks[2::6, 1] += planted
+
+    def texture(rows: np.ndarray) -> np.ndarray:
+        return np.asarray(looks[rows])
+
+    (feature,) = propose_at_places(embeddings, effects, patients, texture, seed=0)
+
+    assert (feature.raised_class, feature.place) == (0, 2)
+    shares = slide_windows(1, 1, 0.25, 0.5)[np.arange(1440) % 6]
+    rows, score = feature.find(embeddings, shares, texture)
+    assert (rows % 6 == 2).all()
+    assert (np.diff(score) <= 0).all()
+    there = np.isin(np.arange(240), rows // 6)
+    assert (there[160:] == planted[160:]).mean() > 0.95
+    assert propose_at_places(embeddings, effects, patients, no_texture, seed=0) == []
+
+
+@pytest.mark.parametrize("apart", [1, 2, 14])
+def test_a_class_has_several_places_but_no_neighbours(apart: int) -> None:
+    first, second = np.random.default_rng(5).random((2, 160)) < 0.5
+    effects = weak_at_a_place(first, 160, 0.6)
+    effects.mean[4::6, 0] += 0.4 * second
+    places = np.array([0, 24 - apart, 24, 40, -1, 6])[np.arange(960) % 6]
+    places[4::6] = 24 + apart
+    looks = np.random.default_rng(6).normal(0.0, 0.1, (960, 2)).astype(np.float32)
+    looks[2::6, 0] += first
+    looks[4::6, 1] += second
+    effects = replace(effects, places=places)
+
+    features = propose_at_places(
+        regions_with(np.zeros(160, bool)),
+        effects,
+        np.arange(160),
+        lambda rows: np.asarray(looks[rows]),
+        0,
+    )
+
+    found = [(f.raised_class, f.place) for f in features]
+    assert found == [(0, 24), (0, 24 + apart)][: 1 if apart == 1 else 2]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -674,7 +725,7 @@ def test_noise_at_places_proposes_nothing(seed: int) -> None:
     films = np.repeat(np.arange(160), 6)
     effects = RegionEffects(np.arange(960), films, flat, flat, np.arange(960) % 6)
 
-    assert propose_at_places(embeddings, effects, np.arange(160), seed=seed) == []
+    assert propose_at_places(embeddings, effects, np.arange(160), no_texture, seed) == []
 
 
 @pytest.mark.parametrize(
@@ -686,4 +737,5 @@ def test_what_is_usual_at_a_place_is_no_feature(share: float, patients: int) -> 
     planted = np.random.default_rng(5).random(160) < share
     effects = weak_at_a_place(planted, 160, 0.4)
 
-    assert propose_at_places(regions_with(planted), effects, np.arange(160) % patients, 0) == []
+    who = np.arange(160) % patients
+    assert propose_at_places(regions_with(planted), effects, who, no_texture, 0) == []
