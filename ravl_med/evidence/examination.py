@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig, GateConfig
 from ravl_med.discovery.candidates import (
+    ANYWHERE,
     Discovery,
     FeatureCluster,
     Texture,
     discover_correlations,
+    places_of,
 )
 from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.effect_features import (
@@ -70,6 +72,8 @@ from ravl_med.evidence.results import ArmPatients, Counterfactual, SpuriousCorre
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients
 from ravl_med.evidence.subgroups import cross_with_attributes
 from ravl_med.evidence.verdict import assess_correlation, gaps_below_gate
+from ravl_med.regions.looks import TEXTURES
+from ravl_med.storage.mapped_arrays import empty_rows, take_rows
 
 Progress = Callable[[str, int, int], None]
 
@@ -100,12 +104,29 @@ class ProposedFeatures:
         self, data: AuditData, films: NDArray[np.bool_], first: int, min_films: int
     ) -> list[FeatureCluster]:
         """Measure each feature on some films (N,), numbered from `first` on."""
+        places = [feature.place for feature in self.features if feature.place != ANYWHERE]
+        if places:  # of all features at once: each film is read once
+            self.texture(np.flatnonzero(np.isin(places_of(data.region_shares()), places)))
         return [
             measure_effect_feature(
                 feature, number, data, self.embeddings, self.texture, films, min_films
             )
             for number, feature in enumerate(self.features, first)
         ]
+
+
+class _KnownTextures:
+    """Textures of R regions that are measured when they are first asked for."""
+
+    def __init__(self, measure: Texture, regions: int) -> None:
+        self._measure, self._known = measure, np.zeros(regions, dtype=np.bool_)
+        self._values = empty_rows((regions, TEXTURES), np.float32)
+
+    def __call__(self, regions: NDArray[np.int64]) -> NDArray[np.float32]:
+        new = regions[~self._known[regions]]
+        if len(new):
+            self._values[new], self._known[new] = self._measure(new), True
+        return take_rows(self._values, regions)
 
 
 def map_films(
@@ -146,12 +167,13 @@ def propose_features(
     rows = [np.arange(a, b) for a, b in zip(starts, ends, strict=True)]
     inputs = prepare_inputs(model, 0, None, data)
     effects = region_effects(inputs, maps, rows)
+    texture = _KnownTextures(inputs.texture, len(data.region_image))
     features = (
         *propose_from_effects(embeddings, effects, evidence.seed),
-        *propose_at_places(embeddings, effects, data.patients, inputs.texture, evidence.seed),
+        *propose_at_places(embeddings, effects, data.patients, texture, evidence.seed),
     )
     half = split_patients(data.patients, data.labels, evidence.discovery_share, evidence.seed)
-    every = ProposedFeatures(features, embeddings, inputs.texture)
+    every = ProposedFeatures(features, embeddings, texture)
     clusters = every.measure(data, half, 0, evidence.min_n_on_half)
     explored = [_explore(model, maps, cluster, half, data, evidence) for cluster in clusters]
     worth = [is_worth_a_test(one, evidence) for one in explored]

@@ -14,7 +14,9 @@ from ravl_med.config.cohort import CohortConfig
 from ravl_med.config.loading import Config
 from ravl_med.config.model import ModelConfig
 from ravl_med.config.task import ClassConfig, TaskConfig
+from ravl_med.discovery.candidates import ANYWHERE, places_of
 from ravl_med.discovery.clusters import FeatureClusters
+from ravl_med.discovery.effect_features import EffectFeature
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.errors import DataError
 from ravl_med.evidence import examination
@@ -25,6 +27,7 @@ from ravl_med.evidence.counterfactual.localisation import RelevanceTable, Releva
 from ravl_med.evidence.examination import (
     Examination,
     InterventionTools,
+    ProposedFeatures,
     assess_correlations,
     confirm_correlations,
     map_films,
@@ -712,6 +715,29 @@ def test_what_moves_the_answer_becomes_a_feature_of_all_films(cohort):
     assert found.present.tolist() == cohort.bright.tolist()
     assert set((found.regions % 16).tolist()) == {0}
     assert found.n_present.sum() == 14  # on the films that are asked for
+
+
+def test_a_film_is_read_once_for_the_textures_of_all_places(cohort):
+    asked: list[np.ndarray] = []
+
+    def texture(rows):
+        asked.append(rows)
+        return np.zeros((len(rows), 2), np.float32)
+
+    direction = np.zeros(cohort.embeddings.shape[1] + 3, np.float32)
+    where = places_of(cohort.data.region_shares())
+    first, second = np.unique(where)[:2]
+    features = tuple(
+        EffectFeature(0, direction, 9, 1.0, place) for place in (int(second), int(first), ANYWHERE)
+    )
+    loose = replace(features[2], direction=direction[:-3])
+    proposed = ProposedFeatures((*features[:2], loose), cohort.embeddings, texture)
+
+    proposed.measure(cohort.data, np.ones(cohort.n_films, bool), 0, 5)
+
+    assert asked[0].tolist() == np.flatnonzero((where == first) | (where == second)).tolist()
+    later = [set(rows.tolist()) for rows in asked[1:]]
+    assert later == [set(np.flatnonzero(where == place).tolist()) for place in (second, first)]
 
 
 def test_proposed_features_join_the_clusters_of_their_half(cohort, clusters_of):
