@@ -141,8 +141,8 @@ def propose_at_places(
     differ by: how much a window holds up is predicted there from the region, its embedding and its
     texture, by ridge regression, on patients that it was not fitted on. Where that is no chance,
     the films of the place are split in two by what is predicted, and a linear discriminant tells
-    the two. Of each class the places are proposed where that makes the largest difference, none
-    beside another: the first is often where the body differs.
+    the two. Of each class the places are proposed where the split explains most of the effects,
+    none beside another: the first is often where the body differs.
 
     Parameters
     ----------
@@ -164,16 +164,16 @@ def propose_at_places(
         seen = _Seen.of(own, looks[np.searchsorted(placed, rows)])
         effect = _predict_effects(seen.scaled, known, patients[films])
         for label in range(known.shape[1]):
-            one = _Predicted(place, label, films, seen, known[:, label], effect[:, label])
-            if one.p_value * known.shape[1] * len(used) <= _CHANCE:
+            holds = _split(effect[:, label], seed)
+            one = _Predicted(place, label, films, seen, known[:, label], effect[:, label], holds)
+            likely = one.p_value * known.shape[1] * len(used) <= _CHANCE
+            if likely and holds.sum() >= FEWEST_FILMS and holds.mean() <= _USUAL:
                 predicted.append(one)
     features: list[EffectFeature] = []
     for one in sorted(predicted, key=lambda one: -one.size):
         taken = [f.place for f in features if f.raised_class == one.label]
         if len(taken) < _MOST_PLACES and all(_apart(one.place, place) for place in taken):
-            feature = one.feature(seed)
-            if feature is not None:
-                features.append(feature)
+            features.append(one.feature())
     return features
 
 
@@ -216,6 +216,7 @@ class _Predicted:
     seen: _Seen
     known: NDArray[np.float64]  # (n,)
     effect: NDArray[np.float64]  # (n,) predicted on other patients
+    holds: NDArray[np.bool_]  # (n,) by the split of predicted effects
 
     @property
     def p_value(self) -> float:
@@ -226,23 +227,28 @@ class _Predicted:
 
     @property
     def size(self) -> float:
-        """Standard deviation of the effects that is predicted, in those of the margin."""
-        return float(np.corrcoef(self.effect, self.known)[0, 1] * self.known.std())
+        """Standard deviation of the effects that the split explains, in those of the margin."""
+        return float(np.corrcoef(self.holds, self.known)[0, 1] * self.known.std())
 
-    def feature(self, seed: int) -> EffectFeature | None:
-        """Return the feature that splits the films of the place; None: too few or most have it."""
-        from sklearn.cluster import KMeans
-
-        split = KMeans(2, n_init=5, random_state=seed).fit(self.effect[:, None])
-        holds = split.labels_ == split.cluster_centers_[:, 0].argmax()
-        if holds.sum() < FEWEST_FILMS or holds.mean() > _USUAL:
-            return None
-        here = self.seen.scaled
+    def feature(self) -> EffectFeature:
+        """Return what tells the films that have it from the others."""
+        here, holds = self.seen.scaled, self.holds
         direction = _discriminant(here[holds], here[~holds])
         offset = _offset(here @ direction, self.films, np.flatnonzero(holds))
         direction = self.seen.direction(direction, offset)
         size = float(np.median(self.known[holds]))
         return EffectFeature(self.label, direction, int(holds.sum()), size, self.place)
+
+
+def _split(effect: NDArray[np.float64], seed: int) -> NDArray[np.bool_]:
+    """Split predicted effects (n,) in two groups; return which are of the larger ones, (n,)."""
+    from sklearn.cluster import KMeans
+
+    if not np.ptp(effect) > 0:
+        return np.zeros(len(effect), dtype=np.bool_)
+    split = KMeans(2, n_init=5, random_state=seed).fit(effect[:, None])
+    holds: NDArray[np.bool_] = split.labels_ == split.cluster_centers_[:, 0].argmax()
+    return holds
 
 
 def _predict_effects(
