@@ -65,6 +65,11 @@ class GrayFilms:
             images = (images * self.std[0] + self.mean[0] - mean) / std
         return images.contiguous(memory_format=torch.channels_last)
 
+    def input(self, row: int) -> NDArray[np.float32]:
+        """Return one film as the model reads it, (3, S, S)."""
+        film: NDArray[np.float32] = self.inputs(self.read(np.array([row])))[0].numpy()
+        return film
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionTable:

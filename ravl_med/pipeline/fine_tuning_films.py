@@ -132,14 +132,8 @@ class _Locator:
 
     def inputs(self, unit: _Unit) -> ModelInputs:
         """Return the films of a unit as they will be trained on, and what asks the model."""
-
-        def read(film: int) -> NDArray[np.float32]:
-            films = unit.pictures
-            picture: NDArray[np.float32] = films.inputs(films.read(np.array([film])))[0].numpy()
-            return picture
-
         model = CounterfactualModel(
-            self.encoder, read, self.classes, self.config.task.temperature,
+            self.encoder, unit.pictures.input, self.classes, self.config.task.temperature,
             self.config.model.batch_size,
         )  # fmt: skip
         sides = unit.detector.raised_class, unit.detector.lowered_class

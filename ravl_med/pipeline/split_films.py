@@ -60,14 +60,9 @@ class SplitFilms:
 
     def _texture(self, regions: NDArray[np.int64], first: int) -> NDArray[np.float32]:
         """Measure how regions look, (n, T), that are numbered from `first` on."""
-
-        def read(film: int) -> NDArray[np.float32]:
-            films = self.films.read(np.array([film]))
-            picture: NDArray[np.float32] = self.films.inputs(films)[0].numpy()
-            return picture
-
         rows = regions + first
-        return measure_textures(read, self.embeddings.region_image[rows], self.regions.boxes[rows])
+        films = self.embeddings.region_image[rows]
+        return measure_textures(self.films.input, films, self.regions.boxes[rows])
 
     def nearest(self, medoids: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the nearest of K medoids (K, D) of each region, (R,)."""
