@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -547,6 +548,22 @@ def test_help_answers_without_heavy_imports() -> None:
     assert outcome.returncode == 0, outcome.stderr
     assert "audit" in outcome.stdout
     assert time.perf_counter() - start < 30
+
+
+@pytest.mark.parametrize(("given", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_do_not_wait_busily_unless_they_are_asked_to(
+    given: dict[str, str], spins: str
+) -> None:
+    script = (
+        "import os, sys; from ravl_med.cli import main; sys.argv = ['ravl-med', '--version']\n"
+        "try: main()\n"
+        "finally: assert 'torch' not in sys.modules; print(os.environ['GOMP_SPINCOUNT'])\n"
+    )
+    own = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | given
+    outcome = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=own
+    )
+    assert outcome.stdout.split()[-1] == spins
 
 
 def test_the_module_runs() -> None:

@@ -247,8 +247,7 @@ def _split(effect: NDArray[np.float64], seed: int) -> NDArray[np.bool_]:
     if not np.ptp(effect) > 0:
         return np.zeros(len(effect), dtype=np.bool_)
     split = KMeans(2, n_init=5, random_state=seed).fit(effect[:, None])
-    holds: NDArray[np.bool_] = split.labels_ == split.cluster_centers_[:, 0].argmax()
-    return holds
+    return np.asarray(split.labels_ == split.cluster_centers_[:, 0].argmax(), dtype=np.bool_)
 
 
 def _predict_effects(

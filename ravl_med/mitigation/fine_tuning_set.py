@@ -67,8 +67,7 @@ class GrayFilms:
 
     def input(self, row: int) -> NDArray[np.float32]:
         """Return one film as the model reads it, (3, S, S)."""
-        film: NDArray[np.float32] = self.inputs(self.read(np.array([row])))[0].numpy()
-        return film
+        return np.asarray(self.inputs(self.read(np.array([row])))[0], dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,8 +101,7 @@ class RegionTable:
 
     def counts_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of boxes of films (n,), shape (n,)."""
-        counts: NDArray[np.int64] = self.starts[rows + 1] - self.starts[rows]
-        return counts
+        return np.asarray(self.starts[rows + 1] - self.starts[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
