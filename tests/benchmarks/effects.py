@@ -404,7 +404,7 @@ _OLDER = (
     "model makes of them alone, and a sharp thing that was not shown to travel could be a sign."
 )
 _MEASURED_BEFORE = (
-    "inside", "small", "clean_900", "clean_400", "style", "real_drawn", "real_clean",
+    "inside", "small", "clean_900", "style", "real_drawn", "real_clean",
 )  # fmt: skip
 _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
 
