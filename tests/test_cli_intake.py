@@ -189,6 +189,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[st
     with (folder / "manifest.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     (folder / "manifest.csv").unlink()
+    for mask in folder.rglob("*.png"):  # of which a segmenter would have to say that it is no film
+        mask.unlink()
     numbers = [str(pydicom.dcmread(folder / row["image"]).AccessionNumber) for row in rows]
     return folder, list(zip(numbers, (row["report"] for row in rows), strict=True))
 
