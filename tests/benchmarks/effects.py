@@ -396,7 +396,9 @@ _SMALL_TEXT = (
 )
 _WEAK_TEXT = (
     f"{_DRAWN} So many are made that this many have gaps of 15 to 40 points; small transformers "
-    "learn such a thing wholly or not at all, so these are convolutional."
+    "learn such a thing wholly or not at all, so these are convolutional. Four of them (117022, "
+    "117045, 117052, 117053) had been looked at before the last rule was changed, for the sake of "
+    "the quickstart; what is named of them did not change."
 )
 _COPIED = " A patient's films are cut and exposed anew until there are enough."
 _OLDER = (
