@@ -717,6 +717,27 @@ def test_a_class_has_several_places_but_no_neighbours(apart: int) -> None:
     assert found == [(0, 24), (0, 24 + apart)][: 1 if apart == 1 else 2]
 
 
+def test_a_thing_comes_before_a_neighbour_where_the_body_differs_as_much() -> None:
+    rng = np.random.default_rng(5)
+    planted, shade = rng.random(160) < 0.5, rng.random(160)
+    effects = weak_at_a_place(planted, 160, 0.6)
+    effects.mean[4::6, 0] += 1.1 * shade  # spread more widely, but of no two kinds of films
+    looks = rng.normal(0.0, 0.02, (960, 2)).astype(np.float32)
+    looks[2::6, 0] += planted
+    looks[4::6, 1] += shade
+    places = np.array([0, 23, 24, 40, 25, 6])[np.arange(960) % 6]
+
+    features = propose_at_places(
+        regions_with(np.zeros(160, bool)),
+        replace(effects, places=places),
+        np.arange(160),
+        lambda rows: np.asarray(looks[rows]),
+        0,
+    )
+
+    assert [(f.raised_class, f.place) for f in features] == [(0, 24)]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_at_places_proposes_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
