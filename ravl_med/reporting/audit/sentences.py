@@ -592,7 +592,7 @@ def detectable_sentences(sensitivity: Sensitivity) -> list[str]:
             f"{power} probability{more}."
         )
     if missed:
-        shares = wording.listing([wording.percent(entry.prevalence) for entry in missed], 8)
+        shares = " or ".join(wording.percent(entry.prevalence) for entry in missed)
         sentences.append(
             f"{start} in {shares} of the films may have been missed, however large its gap."
         )
