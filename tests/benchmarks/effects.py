@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ def examine(model: DrawnModel, *, styles: bool = False) -> dict[str, Any]:
     structures = structure_reader(
         built_in_segmenter(), lambda film: pixels[film].astype(np.float32) / np.float32(255.0)
     )
+    structures = lru_cache(maxsize=None)(structures)  # the films are small, and recur
     tested = evidence.counterfactual_model(encoder, structures)
     begun = time.perf_counter()
     correlations, sensitivity = _search(
