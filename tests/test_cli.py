@@ -196,6 +196,7 @@ def test_mitigate_refuses_what_it_cannot_use(workplace: Path, tmp_path: Path) ->
     assert not (tmp_path / "reports").exists()
 
 
+@pytest.mark.long
 def test_another_run_gives_the_same_result_and_nothing_identifying_leaves_its_private_folder(
     workplace: Path, audited: Path, tmp_path: Path
 ) -> None:
@@ -215,6 +216,7 @@ def test_another_run_gives_the_same_result_and_nothing_identifying_leaves_its_pr
         assert not [value for value in manifest[column] if value in text]
 
 
+@pytest.mark.long
 def test_a_vit_goes_the_whole_way(workplace: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ("--set", "model.quickstart.tower=vit", "--set", "report.operator=V. Engineer")
@@ -302,6 +304,7 @@ def test_what_cannot_be_searched_is_a_named_outcome(
     assert said in " ".join(text.split())
 
 
+@pytest.mark.long
 def test_the_next_audit_says_so(workplace: Path, tmp_path: Path) -> None:
     stuck = ("--set", "gate.max_prediction_share=0", "--set", "cohort.split=null")
     for number, words in enumerate(((), ("--set", "evidence.min_gap=0.07")), start=1):
@@ -393,6 +396,7 @@ def test_an_unusable_manifest_is_named(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_bad_films_are_set_aside_and_the_rest_goes_on(workplace: Path, tmp_path: Path) -> None:
     table = pd.read_csv(workplace / "cohort" / "manifest.csv", dtype=str)
     table["image"] = [str(workplace / "cohort" / name) for name in table["image"]]

@@ -150,6 +150,7 @@ def test_no_cell_of_a_manifest_is_a_formula(tree: Path, tmp_path: Path) -> None:
     assert {path.name for path in films.paths} >= {"=cmd|calc!A0.dcm", "+1.dcm", "-2.dcm"}
 
 
+@pytest.mark.long
 def test_init_inspect_audit(tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "start"
     words = ("--reports", str(tree.parent / "ris.csv"), "--finding", "Cardiomegaly")
@@ -228,6 +229,7 @@ def test_init_counts_the_half_that_is_audited(
     assert config["task"]["name"] == chosen
 
 
+@pytest.mark.long
 def test_headers_become_axes_of_the_audit(tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "start"
     assert (

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from ravl_med.cli import app
 from ravl_med.phantoms.cohort import synthesize
 
+pytestmark = pytest.mark.long
+
 CONFIG = f"""
 name: small
 cohort: {{manifest: cohort/manifest.csv, workers: 0}}

@@ -123,6 +123,7 @@ def verb(tmp_path_factory: pytest.TempPathFactory, listener: socket.socket) -> V
     return run
 
 
+@pytest.mark.long
 def test_a_manifest_that_names_other_machines_reaches_none(verb: Verb, listener) -> None:
     ended = verb("embed", "audit.yaml")
     assert ended.returncode == 0, ended.stderr
@@ -134,6 +135,7 @@ def test_a_manifest_that_names_other_machines_reaches_none(verb: Verb, listener)
     assert "127.0.0.1" not in ended.stdout + ended.stderr
 
 
+@pytest.mark.long
 def test_an_audit_and_its_report_connect_to_nothing(verb: Verb) -> None:
     """In few processes; `test_no_verb_connects` has those of workers too."""
     words = ("audit", "audit.yaml", "--out", "run", "--set", "engine.workers=0")

@@ -28,6 +28,8 @@ from ravl_med.cli import app
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.regions.burned_in_text import TextReader
 
+pytestmark = pytest.mark.long
+
 TAGS = (
     "PatientName", "PatientID", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
     "PatientAddress", "PatientTelephoneNumbers", "PatientComments", "MedicalRecordLocator",

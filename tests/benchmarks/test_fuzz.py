@@ -31,6 +31,7 @@ def test_mutations_follow_their_seed_and_change_something() -> None:
     assert mutate(b"", random.Random(0)) is not None
 
 
+@pytest.mark.long
 def test_a_sample_of_every_kind(kinds: dict[str, Kind]) -> None:
     before = {name: kind.file.read_bytes() for name, kind in kinds.items()}
     found = [(number, *run_case(kinds, number, seed=1)[:2]) for number in range(CASES)]

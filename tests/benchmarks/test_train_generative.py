@@ -17,6 +17,7 @@ from tests.benchmarks.train_generative import draw_films, train_start
 CLASSES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", "no finding")
 
 
+@pytest.mark.long
 def test_films_say_what_they_show_and_devices_go_with_nothing() -> None:
     drawn, devices = draw_films(QuickstartModelConfig(tower="vit"), CLASSES, 60, 3, silent)
     assert drawn.films.shape == (60, 96, 96)

@@ -20,6 +20,8 @@ from ravl_med.pipeline.answers import mask_identities
 from ravl_med.pipeline.audit import audit
 from ravl_med.storage.cache import Cache
 
+pytestmark = pytest.mark.long
+
 CONFIG = """
 name: family
 cohort:

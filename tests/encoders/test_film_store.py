@@ -241,6 +241,7 @@ def measured(workers: Workers, tmp_path: Path) -> tuple[dict[str, bytes], float]
     return whole, time.monotonic() - begun
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", ["vit_1_layer"], indirect=True)
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(workers, tmp_path):
     whole, most = measured(workers, tmp_path)

@@ -30,6 +30,8 @@ from ravl_med.mitigation.generative_quickstart import (
 from ravl_med.mitigation.quickstart import read_packed
 from ravl_med.mitigation.training import ArmTraining, SelectionFilms, predict_films
 
+pytestmark = pytest.mark.long
+
 QUESTIONS = Questions(AnswersConfig(), {"above": ["a bright top"], "below": ["a bright base"]})
 TINY = QuickstartModelConfig(
     tower="vit", image_size=SIDE, epochs=12, batch_size=16, learning_rate=1e-3

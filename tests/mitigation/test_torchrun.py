@@ -18,6 +18,8 @@ import pytest
 import torch
 from loss_curves import learn_all
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).parent
 ARMS = ("standard", "ravl", "vl_gdro", "spurious_aware", "counterfactual", "ravl@checkpointed")
 FEW = ("vl_gdro", "ravl", "ravl@checkpointed")

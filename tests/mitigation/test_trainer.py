@@ -408,6 +408,7 @@ def killed(folder: Path, *kills: tuple[str, int]) -> list[tuple[Path, dict[str, 
     return [(there, torch.load(there / "arm.ckpt", weights_only=True)) for there in left]
 
 
+@pytest.mark.long
 def test_what_was_killed_goes_on_to_the_same_weights(tmp_path: Path, one_thread: None) -> None:
     """Group DRO keeps weights from batch to batch."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"

@@ -66,6 +66,7 @@ def audited(root: Path, tmp_path: Path, *arguments, **model):
     return audit(config_of(root, *arguments, **model), key=b"k" * 32, cache=Cache(tmp_path)).result
 
 
+@pytest.mark.long
 def test_a_model_that_is_wired_right_passes_the_gate(root, tmp_path):
     result = audited(root, tmp_path)
     assert result.sanity.stops == result.sanity.doubts == ()
@@ -93,6 +94,7 @@ def test_a_fault_without_doubt_stops_the_audit(root, tmp_path, factory, reason):
     assert document.sanity.findings["left"].films == FILMS // 2
 
 
+@pytest.mark.long
 def test_a_model_at_chance_is_not_auditable(root, tmp_path):
     result = audited(root, tmp_path, "chance")
     assert result.verdict.name == "not_auditable"

@@ -20,6 +20,8 @@ from ravl_med.pipeline import audited_model, stages
 from ravl_med.pipeline.audit import audit
 from ravl_med.storage.cache import Cache
 
+pytestmark = pytest.mark.long
+
 FILMS = 240
 NAMED = 4  # films of a feature that are segmented, of `MOST_REGIONS`
 

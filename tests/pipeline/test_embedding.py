@@ -29,6 +29,8 @@ from ravl_med.pipeline.shards import Shard, embed
 from ravl_med.pipeline.stages import Run
 from ravl_med.storage.cache import Cache
 
+pytestmark = pytest.mark.long
+
 FILMS = 60
 ENGINES = {
     "local 1": {"workers": 1},

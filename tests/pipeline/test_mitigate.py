@@ -43,6 +43,8 @@ from ravl_med.reporting.files.tables import write_features
 from ravl_med.storage.cache import Cache
 from ravl_med.storage.documents import schema_of
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = Path(__file__).parents[2]
 KEY = bytes(32)
 CONFIG = """

@@ -113,6 +113,7 @@ def test_two_runs_do_not_write_one_folder(tmp_path: Path) -> None:
     open_work_folder(config(), cache, processes, resume=False).remove()
 
 
+@pytest.mark.long
 def test_a_killed_run_lets_go_of_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (

@@ -29,6 +29,8 @@ from ravl_med.reporting.audit.history import settings_of
 from ravl_med.reporting.files.run_folder import config_text
 from ravl_med.storage.cache import Cache
 
+pytestmark = pytest.mark.long
+
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 FILMS = 40
 

@@ -29,6 +29,7 @@ from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.files.review_log import ReviewSession
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT),
     pytest.mark.skipif(
         find_spec("playwright") is None or find_spec("axe_playwright_python") is None,

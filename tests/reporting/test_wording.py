@@ -305,7 +305,8 @@ def test_what_could_have_been_seen():
     assert [text.replace("\u00a0", " ") for text in both] == [
         "A feature in 50 % of the films with a gap of 30 points or more would have been found with "
         "80 % probability.",
-        "A feature in 5 % or 10 % or 20 % of the films may have been missed, however large its gap.",
+        "A feature in 5 % or 10 % or 20 % of the films may have been missed, however large its "
+        "gap.",
     ]
     assert len(sentences.detectable_sentences(sensitivity(0.5, 0.4, 0.3, 0.2))) == 1
     assert len(sentences.detectable_sentences(sensitivity(NAN, NAN, NAN, NAN))) == 1

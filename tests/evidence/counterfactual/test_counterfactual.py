@@ -569,6 +569,7 @@ def test_effects_equal_a_naive_loop(cluster_of):
         assert np.abs(found.removal.effect[row] - drops).min() < 1e-4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seeds", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_the_best_of_k_of_pure_noise_is_nothing(cluster_of, seeds):
     contrasts, drops, covered, shown, used = [], [], [], 0, 0
@@ -724,6 +725,7 @@ class TestDecision:
 
         assert decided.shown_by == ("transplant",)
 
+    @pytest.mark.long
     def test_where_no_feature_is_used_any_is_called_so_as_often_as_it_says(self):
         """Effects that are as large as the least that matters, and no larger."""
         rng = np.random.default_rng(0)
