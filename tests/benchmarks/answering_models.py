@@ -21,14 +21,15 @@ from ravl_med.encoders.generative import GenerativeEncoder, open_generative
 from ravl_med.pipeline.audit import audit
 from ravl_med.pipeline.stages import Run, prepare_manifest, prepare_model, questions_of
 from tests.benchmarks.mitigation import measure_arms
+from tests.benchmarks.processes import side_by_side
 from tests.benchmarks.quickstart import (
     AUDITS,
     Trial,
-    audit_phantoms,
+    audit_side_by_side,
     mean_precision,
     phantom_settings,
 )
-from tests.benchmarks.runner import Part, Setup
+from tests.benchmarks.runner import Part, Setup, silent
 from tests.benchmarks.tables import Column, Row, Table, Target, bullets, mean_with_interval, yes_no
 from tests.benchmarks.train_generative import GENERATIVE
 
@@ -60,35 +61,39 @@ def _trial(config: Config, seed: int, *, planted: bool) -> Trial:
 def measure_audits(planted: bool, setup: Setup) -> Iterator[Row]:
     """Train models on phantoms with a planted shortcut, or with none, and audit them."""
     own = _answering(setup, longer=not planted)
-    for seed in range(setup.size("models")):
-        row, done = audit_phantoms(own, _trial(own.config, seed, planted=planted))
-        yield {**row, "why": done.result.verdict.reasons[0]}
+    seeds = range(setup.size("models"))
+    yield from audit_side_by_side(own, [_trial(own.config, s, planted=planted) for s in seeds])
 
 
 def measure_blind(setup: Setup) -> Iterator[Row]:
     """Audit models whose projector says the same of every film."""
-    own = _answering(setup)
-    for seed in range(setup.size("models")):
-        progress = partial(_note, setup, f"blind {seed}")
-        settings = phantom_settings(own.config, _trial(own.config, seed, planted=False))
-        run = Run(setup.cache, progress)
-        manifest = prepare_manifest(settings, run, whole=True)
-        folder, _ = prepare_model(settings, manifest, FilmReader.of(settings.cohort), run)
-        assert folder is not None  # a quickstart model has one
-        work = setup.cache.root / "evaluation-models" / f"blind-{seed}"
-        shutil.rmtree(work, ignore_errors=True)
-        _blindfold(settings, folder, work)
-        model = settings.model.model_copy(update={"quickstart": None, "path": str(work)})
-        blind = settings.model_copy(update={"model": model})
-        result = audit(blind, key=setup.key, cache=setup.cache, progress=progress).result
-        shutil.rmtree(work)
-        yield {
-            "seed": seed,
-            "accuracy": result.accuracy.overall,
-            "verdict": result.verdict.name,
-            "said": bool(result.looking and result.looking.ignores),
-            "why": result.verdict.reasons[0],
-        }
+    own = replace(_answering(setup), progress=silent)
+    seeds = range(setup.size("models"))
+    for done, row in enumerate(side_by_side(partial(_audit_blind, own), seeds), 1):
+        setup.progress("audits", done, len(seeds))
+        yield row
+
+
+def _audit_blind(setup: Setup, seed: int) -> Row:
+    settings = phantom_settings(setup.config, _trial(setup.config, seed, planted=False))
+    run = Run(setup.cache, setup.progress)
+    manifest = prepare_manifest(settings, run, whole=True)
+    folder, _ = prepare_model(settings, manifest, FilmReader.of(settings.cohort), run)
+    assert folder is not None  # a quickstart model has one
+    work = setup.cache.root / "evaluation-models" / f"blind-{seed}"
+    shutil.rmtree(work, ignore_errors=True)
+    _blindfold(settings, folder, work)
+    model = settings.model.model_copy(update={"quickstart": None, "path": str(work)})
+    blind = settings.model_copy(update={"model": model})
+    result = audit(blind, key=setup.key, cache=setup.cache, progress=setup.progress).result
+    shutil.rmtree(work)
+    return {
+        "seed": seed,
+        "accuracy": result.accuracy.overall,
+        "verdict": result.verdict.name,
+        "said": bool(result.looking and result.looking.ignores),
+        "why": result.verdict.reasons[0],
+    }
 
 
 def _note(setup: Setup, name: str, stage: str, done: int, total: int) -> None:

@@ -7,13 +7,10 @@ interventions test, a verdict is decided.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +51,7 @@ from tests.benchmarks.drawn_models import (
     make_drawn_model,
     open_drawn_pool,
 )
+from tests.benchmarks.processes import side_by_side
 from tests.benchmarks.runner import Page, Part, Setup, silent
 from tests.benchmarks.tables import Column, Row, Table, bullets, exact_interval, yes_no
 
@@ -195,7 +193,6 @@ def _run(
     number: int, kind: Kind, films: int, cache: Cache, folder: Path | None
 ) -> dict[str, Any] | None:
     """Make and examine the model of a number; None for a weak one that is none."""
-    torch.set_num_threads(1)
     pool = open_drawn_pool(number, cache, folder)
     drawing = Drawing.of(number, kind, pool.classes)
     model = make_drawn_model(drawing, pool, cache, films)
@@ -210,21 +207,19 @@ def measure(kind: Kind, first: int, setup: Setup) -> Iterator[Row]:
     Weak ones are made until there are so many.
     """
     films, folder = setup.size("films"), setup.files.get("films")
-    wanted, at_once, done = setup.size("models"), 4 * (os.cpu_count() or 1), 0
+    wanted, done = setup.size("models"), 0
     most = wanted * (_MOST_MADE if kind == "weak" else 1)
     numbers = range(UNSEEN + first, UNSEEN + first + most)
     for number in numbers[:POOLS]:  # the films are made once, not by two processes at a time
         open_drawn_pool(number, setup.cache, folder)
     work = partial(_run, kind=kind, films=films, cache=setup.cache, folder=folder)
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for start in range(0, most, at_once):
-            for row in pool.map(work, numbers[start : start + at_once]):
-                if row is not None and done < wanted:
-                    done += 1
-                    setup.progress(f"{kind} models", done, wanted)
-                    yield row
-            if done == wanted:
-                return
+    for row in side_by_side(work, numbers):
+        if row is not None:
+            done += 1
+            setup.progress(f"{kind} models", done, wanted)
+            yield row
+        if done == wanted:
+            return
 
 
 _MOST_MADE = 40  # for each model that is wanted

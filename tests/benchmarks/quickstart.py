@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Literal
 
@@ -20,7 +21,8 @@ from ravl_med.pipeline.audit import audit
 from ravl_med.pipeline.truth import compare_with_truth
 from ravl_med.reporting.files.audit_run import Audit
 from tests.benchmarks.bystanders import confirm_planted
-from tests.benchmarks.runner import Page, Part, Setup
+from tests.benchmarks.processes import side_by_side
+from tests.benchmarks.runner import Page, Part, Setup, silent
 from tests.benchmarks.tables import (
     Cell,
     Column,
@@ -140,6 +142,7 @@ def audit_phantoms(setup: Setup, trial: Trial) -> tuple[Row, Audit]:
         "shortcuts": kinds.count("shortcut"),
         "plausible_signs": kinds.count("plausible_sign"),
         "detectable_gap": _detectable(done),
+        "why": done.result.verdict.reasons[0],
         "seconds": round(sum(done.timings.values()), 1),
     }
     return row, done
@@ -169,15 +172,32 @@ def plan_trials(part: str, count: int, config: Config) -> list[Trial]:
 
 def measure_audits(part: str, setup: Setup) -> Iterator[Row]:
     """Audit the cohorts of a part; yield a row each."""
-    for trial in plan_trials(part, setup.size("cohorts"), setup.config):
-        yield audit_phantoms(setup, trial)[0]
+    yield from audit_side_by_side(setup, plan_trials(part, setup.size("cohorts"), setup.config))
+
+
+def audit_side_by_side(setup: Setup, trials: Sequence[Trial]) -> Iterator[Row]:
+    """Audit phantom cohorts, a process a core; yield a row of each in order."""
+    work = partial(_audit_one, replace(setup, progress=silent))
+    for done, row in enumerate(side_by_side(work, trials), 1):
+        setup.progress("audits", done, len(trials))
+        yield row
+
+
+def _audit_one(setup: Setup, trial: Trial) -> Row:
+    return audit_phantoms(setup, trial)[0]
 
 
 def measure_bystanders(setup: Setup) -> Iterator[Row]:
     """Audit cohorts with a bystander; yield a row of it and one of the planted feature each."""
-    for trial in plan_trials("bystander", setup.size("cohorts"), setup.config):
-        _, done = audit_phantoms(setup, trial)
-        yield from confirm_planted(done, trial.seed, setup.cache)
+    trials = plan_trials("bystander", setup.size("cohorts"), setup.config)
+    work = partial(_confirm_one, replace(setup, progress=silent))
+    for done, rows in enumerate(side_by_side(work, trials), 1):
+        setup.progress("audits", done, len(trials))
+        yield from rows
+
+
+def _confirm_one(setup: Setup, trial: Trial) -> list[Row]:
+    return confirm_planted(audit_phantoms(setup, trial)[1], trial.seed, setup.cache)
 
 
 def mean_precision(rows: Sequence[Row], field: str = "precision_at_10") -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import numpy as np
 import pytest
 
-from tests.benchmarks.processes import forget_peak, map_in_children, peak_mb
+from tests.benchmarks.processes import forget_peak, map_in_children, peak_mb, side_by_side
 
 
 def test_an_error_in_a_child_arrives() -> None:
@@ -15,6 +18,15 @@ def test_an_error_in_a_child_arrives() -> None:
 
 def one_over(number: int) -> float:
     return 1 / number
+
+
+def with_its_threads(number: int) -> tuple[int, str]:
+    time.sleep(number / 10)
+    return number, os.environ["OMP_NUM_THREADS"]
+
+
+def test_side_by_side_the_order_is_that_of_the_items_and_each_has_a_thread() -> None:
+    assert list(side_by_side(with_its_threads, [3, 0, 1])) == [(3, "1"), (0, "1"), (1, "1")]
 
 
 def hold_for_a_moment(megabytes: int) -> float:

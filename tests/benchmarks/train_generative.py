@@ -11,10 +11,8 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +38,7 @@ from ravl_med.phantoms.devices import FEATURES
 from ravl_med.phantoms.plan import FilmPlan, plan_cohort
 from ravl_med.phantoms.report import write_report
 from ravl_med.pipeline.stages import questions_of
+from tests.benchmarks.processes import side_by_side
 from tests.benchmarks.runner import QUICKSTART
 from tests.benchmarks.train_quickstart import write_packed
 
@@ -101,10 +100,9 @@ def draw_films(
     ]
     inputs = np.empty((len(plans), config.image_size, config.image_size), dtype=np.float32)
     render = partial(_render, config=config, seed=seed)
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for at, film in enumerate(pool.map(render, plans, chunksize=64)):
-            inputs[at] = film
-            progress("films", at + 1, len(plans))
+    for at, film in enumerate(side_by_side(render, plans, at_once=64)):
+        inputs[at] = film
+        progress("films", at + 1, len(plans))
     reports = [_impression(plan, seed) for plan in plans]
     labels = np.array([classes.index(plan.finding) for plan in plans], dtype=np.int64)
     return AnsweredReports(inputs, reports, labels), laid
