@@ -401,7 +401,7 @@ _OLDER = (
     " Measured when of each class one place of the film was proposed, things were told by what the "
     "model makes of them alone, and a sharp thing that was not shown to travel could be a sign."
 )
-_MEASURED_BEFORE = ("small", "clean_900", "style", "real_drawn", "real_clean")
+_MEASURED_BEFORE = ("clean_900", "style", "real_drawn", "real_clean")
 _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
 
 
