@@ -198,7 +198,7 @@ def _run(
     model = make_drawn_model(drawing, pool, cache, films)
     if kind == "weak" and not _WEAK <= min(model.gaps) < _LARGE:
         return None
-    return examine(model, styles=kind in ("style", "clean"))
+    return examine(model, styles=kind in ("clean"))
 
 
 def measure(kind: Kind, first: int, setup: Setup) -> Iterator[Row]:
@@ -401,7 +401,7 @@ _OLDER = (
     " Measured when of each class one place of the film was proposed, things were told by what the "
     "model makes of them alone, and a sharp thing that was not shown to travel could be a sign."
 )
-_MEASURED_BEFORE = ("clean_900", "style", "real_drawn", "real_clean")
+_MEASURED_BEFORE = ("clean_900", "real_drawn", "real_clean")
 _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
 
 
