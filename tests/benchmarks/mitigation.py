@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
-import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -27,8 +28,9 @@ from ravl_med.pipeline.mitigation_setup import WorkFolder
 from ravl_med.pipeline.split_films import SplitFilms
 from ravl_med.pipeline.stages import Run, prepare_manifest, prepare_model, questions_of
 from tests.benchmarks.mitigation_cost import measure_cost, measure_memory
+from tests.benchmarks.processes import side_by_side
 from tests.benchmarks.quickstart import Trial, phantom_settings
-from tests.benchmarks.runner import Page, Part, Setup
+from tests.benchmarks.runner import Page, Part, Setup, silent
 from tests.benchmarks.tables import (
     Column,
     Row,
@@ -55,30 +57,30 @@ Estimate = tuple[float, float, float]
 
 def measure_arms(setup: Setup, compare: Sequence[ArmName] = get_args(ArmName)) -> Iterator[Row]:
     """Mitigate planted models by some arms, each beside one that never saw the correlation."""
-    processes = Processes(make_fabric(alone=True))
-    for seed in setup.several("seeds"):
-        work = setup.cache.root / "mitigations" / f"benchmark-{seed}"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(mode=0o700, parents=True)
-        yield from _mitigate_cohort(setup, seed, compare, WorkFolder(work), processes)
-        shutil.rmtree(work, ignore_errors=True)
+    work = partial(_mitigate_cohort, replace(setup, progress=silent), compare)
+    seeds = setup.several("seeds")
+    for done, rows in enumerate(side_by_side(work, seeds), 1):
+        setup.progress("cohorts", done, len(seeds))
+        yield from rows
 
 
-def _mitigate_cohort(
-    setup: Setup,
-    seed: int,
-    compare: Sequence[ArmName],
-    work: WorkFolder,
-    processes: Processes,
+def _mitigate_cohort(setup: Setup, compare: Sequence[ArmName], seed: int) -> list[Row]:
+    with tempfile.TemporaryDirectory() as work:
+        return _compare_arms(setup, compare, seed, WorkFolder(Path(work)))
+
+
+def _compare_arms(
+    setup: Setup, compare: Sequence[ArmName], seed: int, work: WorkFolder
 ) -> list[Row]:
     """Return a row for each arm; none where the audit has found no shortcut to mitigate."""
-
-    def note(stage: str, done: int, total: int) -> None:
-        setup.progress(f"seed {seed}: {stage}", done, total)
-
     planted = _with_arms(setup.config, seed, compare)
     done = mitigate(
-        planted, key=setup.key, cache=setup.cache, work=work, processes=processes, progress=note
+        planted,
+        key=setup.key,
+        cache=setup.cache,
+        work=work,
+        processes=Processes(make_fabric(alone=True)),
+        progress=setup.progress,
     )
     if done.test is None:
         return []
@@ -97,7 +99,7 @@ def _mitigate_cohort(
         }
         for arm in done.result.arms
     ]
-    answered = _ask_clean_model(replace(setup, progress=note), seed, done.test)
+    answered = _ask_clean_model(setup, seed, done.test)
     clean = {"arm": _CLEAN, "title": "trained without the correlation", "published": False}
     empty = {"head": False, "seconds": None, "verdict": "", "gone": False}
     return [*rows, {"seed": seed, **clean, **truth.measure(answered), **empty}]

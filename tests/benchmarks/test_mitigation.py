@@ -98,4 +98,3 @@ def test_a_cohort_without_a_confirmed_shortcut_has_no_rows(tmp_path: Path) -> No
     )  # fmt: skip
     run = Setup(config, Cache(tmp_path), bytes(32), {"seeds": (3,)})
     assert list(measure_arms(run)) == []
-    assert not list((tmp_path / "mitigations").iterdir())
