@@ -47,7 +47,8 @@ def describe_state(state: Mapping[str, Tensor]) -> str:
         )
     facts = _facts_of_state(shapes)
     if not any(name.startswith("image ") for name in facts):
-        tower = "a timm image tower" if _has(shapes, "visual.trunk.") else "no tower of open_clip"
+        timm = any(name.startswith("visual.trunk.") for name in shapes)
+        tower = "a timm image tower" if timm else "no tower of open_clip"
         return f"{begun}it holds {tower}."
     name, equal = _nearest(facts)
     if equal == len(facts):
@@ -62,10 +63,6 @@ def _first(names: list[str]) -> str:
 
 def _shape(value: Tensor) -> str:
     return " x ".join(map(str, value.shape)) or "scalar"
-
-
-def _has(shapes: Shapes, start: str) -> bool:
-    return any(name.startswith(start) for name in shapes)
 
 
 def _common_prefix(shapes: Shapes) -> str:

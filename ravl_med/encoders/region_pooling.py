@@ -63,9 +63,10 @@ def region_pooling_of(visual: nn.Module, how: RegionPooling = "one_pass") -> tup
         return CROPS, pool_crops
     if how == "last_stage":
         if split_tower(visual) is None:
+            kind = type(getattr(visual, "trunk", visual)).__name__
             raise ModelError(
                 "model.region_pooling: 'last_stage' is for the stages of a CLIP ResNet, and of "
-                f"timm's ConvNeXt, ResNet and Swin; this image tower is {_kind(visual)}. Expected "
+                f"timm's ConvNeXt, ResNet and Swin; this image tower is {kind}. Expected "
                 "one_pass or crops."
             )
         return _LAST_STAGE, pool_last_stage_regions
@@ -86,11 +87,6 @@ def _pooling_that_fits(visual: nn.Module) -> tuple[str, Pooling]:
         if has_feature_map(trunk, int(visual.image_size[0])):
             return _MAP, pool_map_regions
     return CROPS, pool_crops
-
-
-def _kind(visual: nn.Module) -> str:
-    """Return the class of a tower, or of the timm trunk in it."""
-    return type(getattr(visual, "trunk", visual)).__name__
 
 
 def pool_huggingface_regions(

@@ -23,7 +23,7 @@ from ravl_med.evidence.results import (
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.storage.documents import Count, Table, document_of, result_type
 
-SCHEMA_VERSION = "4.3"
+SCHEMA_VERSION = "4.4"
 """Of ``result.json``: major.minor; the major changes when a name goes."""
 
 ModelCheckStatus = Literal["held", "odd", "failed"]
@@ -174,7 +174,7 @@ class LocalEffectBound:
         description="of a feature that no effect proposed: it has to show in wrong calls, and so "
         "many of those that were mapped are needed for a proposal"
     )
-    looked_at: int = Field(description="features that were checked and not named")
+    looked_at: int = Field(description="features that were checked and not named, but for signs")
     films: Count = Field(description="films of the discovery half whose effects were mapped")
     wrong: Count = Field(description="of them called wrongly")
 

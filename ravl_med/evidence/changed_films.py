@@ -140,7 +140,7 @@ def structure_changes(findings: tuple[int, ...]) -> list[Change]:
         Change("structure", "text and markers", findings, _cover_letters),
         Change("structure", "devices", findings, _cover_devices),
         Change("structure", "border", findings, _cover_border),
-        Change("anatomy", "border alone", findings, _leave_border),
+        Change("anatomy", "border alone", findings, partial(_cover_border, all_else=True)),
     ]
 
 
@@ -167,12 +167,9 @@ def _cover_devices(film: ChangedFilm) -> Made | None:
     return _covered(film, grow_mask(other, _HALO)) if kinds - {"border", *LETTERS} else None
 
 
-def _cover_border(film: ChangedFilm) -> Made | None:
-    return _covered(film, _border(film.structures.foreign.shape))
-
-
-def _leave_border(film: ChangedFilm) -> Made | None:
-    return _covered(film, ~_border(film.structures.foreign.shape))
+def _cover_border(film: ChangedFilm, *, all_else: bool = False) -> Made | None:
+    border = _border(film.structures.foreign.shape)
+    return _covered(film, ~border if all_else else border)
 
 
 def _letters(film: FilmStructures, kinds: Sequence[str] = LETTERS) -> Mask:

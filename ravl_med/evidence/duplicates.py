@@ -221,7 +221,7 @@ def fold_counting(
 def _count_things(
     correlations: Sequence[SpuriousCorrelation], labels: NDArray[np.int64]
 ) -> list[SpuriousCorrelation]:
-    """Let a thing count that is used and whose lack counts: the two are one claim, to be decided.
+    """Let a thing count that is used and whose lack counts: the two are one claim, of its kind.
 
     Which side shows harm beyond chance hangs on how many films of which class there are.
     """
@@ -231,10 +231,7 @@ def _count_things(
         things = [c for c in used if _is_complement(lack, c, labels)]
         if things and not max(things, key=_salience).counts:
             shown.add(id(max(things, key=_salience)))
-    return [
-        replace(c, counts=True, kind="undecided", reasons=()) if id(c) in shown else c
-        for c in correlations
-    ]
+    return [replace(c, counts=True, reasons=()) if id(c) in shown else c for c in correlations]
 
 
 def _travels(correlation: SpuriousCorrelation) -> bool:

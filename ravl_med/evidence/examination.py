@@ -320,8 +320,9 @@ class InterventionTools:
         half: NDArray[np.bool_],  # (N,) the discovery half
         correlations: Sequence[SpuriousCorrelation],
     ) -> LocalEffectBound:
-        """Bound what a feature may cost that neither counts nor travels with one that does."""
-        unnamed = [c for c in correlations if not c.counts and c.companion_of is None]
+        """Bound what a feature may cost that is no sign and neither counts nor is part of one."""
+        alone = [c for c in correlations if c.companion_of is None]
+        unnamed = [c for c in alone if not c.counts and c.kind != "plausible_sign"]
         logits = self.model.known_logits(len(data.labels))
         return bound_local_effects(data, logits, half, self.mapped_films(), unnamed)
 
@@ -364,7 +365,10 @@ def _intervene(
             standing[at][0].cluster,
             ~standing[at][0].films,
             known[at][1],
-            tools.relevance.find(data.classes[raised[at]]),
+            tools.relevance.find(
+                data.classes[raised[at]],
+                [data.classes[one] for one in standing[at][0].cluster.opposed_classes],
+            ),
             0.0 if _gaps_shown(standing[at], gate) else gate.max_gap,
         )
         for at in chosen

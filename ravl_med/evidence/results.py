@@ -260,7 +260,7 @@ class PairedChange:
     )
 
 
-@result_type(members="inside inside_interval artifact elsewhere regions unknown")
+@result_type(members="inside inside_interval artifact lowered elsewhere regions unknown")
 class EffectShares:
     """In what the removal effect lies, from what each part of a region costs the model."""
 
@@ -269,6 +269,7 @@ class EffectShares:
     artifact: float = Field(description="share in artifacts")
     regions: int = Field(description="regions that were taken apart")
     unknown: int = Field(description="regions on films where none of that anatomy was found")
+    lowered: float = Field(default=0.0, description="share elsewhere, where a lowered class shows")
 
     @property
     def elsewhere(self) -> float:

@@ -14,6 +14,7 @@ Its effect lies                        and                            kind
 hardly in the anatomy: in artifacts,   it raises the margin of other  shortcut
 or where it is sharper than the film   films that it is put into
 where the finding shows, on its films  it is of the body              plausible sign
+where classes that it is told from do  it is of the body, by both     plausible sign
 anywhere else, or it is not known                                     undecided
 =====================================  =============================  ==============
 
@@ -21,7 +22,8 @@ A sign raises the margin of other films as well as a coin does. It is of the bod
 are not shown to be sharper than the same places of films without it, and where it does not travel
 or hardly any of its effect lies in artifacts: man-made objects have edges, and what is of the body
 is blurred. That a sharp thing is not shown to travel says little where few films were tried. It
-goes with its finding against all other classes, or against those that it tells the finding from.
+goes with its finding against all other classes, or against those that it tells the finding from;
+where those show, their lack is a sign, such as a clear costophrenic angle against an effusion.
 
 The verdict, the first row that holds:
 
@@ -165,7 +167,8 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
     stays = counterfactual.transplant is not None and not counterfactual.travels
     natural = math.isfinite(removal.sharper) and shares.artifact <= evidence.shortcut_share
     of_body = not removal.is_sharp and (stays or natural)
-    inside = shares.inside >= evidence.sign_share
+    place = shares.inside + (shares.lowered if stays and natural else 0.0)
+    inside = place >= evidence.sign_share
     return "plausible_sign" if inside and goes_along and of_body else "undecided"
 
 

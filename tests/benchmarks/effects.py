@@ -401,7 +401,11 @@ _OLDER = (
     " Measured when of each class one place of the film was proposed, things were told by what the "
     "model makes of them alone, and a sharp thing that was not shown to travel could be a sign."
 )
-_MEASURED_BEFORE = ("clean_900", "real_drawn", "real_clean")
+_BEFORE_SIGNS = " Measured when the lack of a lowered class, where that shows, was no sign."
+_MEASURED_BEFORE = {
+    **dict.fromkeys(("inside", "small", "weak", "clean_900", "clean_400", "style"), _BEFORE_SIGNS),
+    **dict.fromkeys(("real_drawn", "real_clean"), _OLDER + _BEFORE_SIGNS),
+}
 _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
 
 
@@ -419,7 +423,7 @@ def _part(
     return Part(
         name,
         title,
-        text + (_OLDER if name in _MEASURED_BEFORE else ""),
+        text + _MEASURED_BEFORE.get(name, ""),
         [summaries[kind], _CLEAN_TABLE if kind == "clean" else _TABLE],
         partial(measure, kind, first),
         {"models": models, "films": films},
@@ -455,8 +459,8 @@ PAGE = Page(
         _part("inside", "Inside the anatomy of the finding", _DRAWN, "inside", 0, 600, 18),
         _part("small", "Small things, as buttons and clips", _SMALL_TEXT, "small", 8000, 600, 12),
         _part("weak", "Weak and medium shortcuts", _WEAK_TEXT, "weak", 7000, 400, 14),
-        _part("clean_900", "Clean models, 900 films", _CLEAN, "clean", 2000, 900, 20),
-        _part("clean_400", "Clean models, 400 films", _CLEAN, "clean", 3000, 400, 20),
+        _part("clean_900", "Clean models, 900 films", _CLEAN, "clean", 2100, 900, 20),
+        _part("clean_400", "Clean models, 400 films", _CLEAN, "clean", 3100, 400, 20),
         _part("style", "Tied to a style of the whole film", _DRAWN, "style", 4000, 600, 12),
         _part("real_drawn", "Drawn on real films", _DRAWN + _COPIED, "local", 5000, 400, 12),
         _part("real_clean", "Clean models on real films", _CLEAN, "clean", 6000, 400, 20),

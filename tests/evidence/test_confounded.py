@@ -414,11 +414,14 @@ class TestComplements:
         assert (second.counts, second.companion_of) == (False, 1)
 
     @pytest.mark.parametrize("shown_by", [("transplant",), ("removal",)])
-    def test_a_thing_counts_whose_lack_does(self, counting, data_of, films, shown_by):
+    @pytest.mark.parametrize("kind", ["shortcut", "undecided"])
+    def test_a_thing_counts_whose_lack_does(self, counting, data_of, films, shown_by, kind):
         """Its own gaps were not confirmed; it moves the films that it is put into."""
         thing, lack = self.pair(counting, films, self.APART, (0.9, 0.4))
         tested = replace(thing.counterfactual, shown_by=shown_by)
-        thing = replace(thing, counterfactual=tested, counts=False, reasons=("q is 0.07.",))
+        thing = replace(
+            thing, counterfactual=tested, counts=False, kind=kind, reasons=("q is 0.07.",)
+        )
 
         first, second = self.found(data_of, [thing, lack])
 
@@ -426,7 +429,7 @@ class TestComplements:
             assert (first.counts, first.cluster.raised_class) == (True, 0)
             assert (second.counts, second.companion_of) == (False, None)
             return
-        assert (first.cluster.raised_class, first.counts, first.kind) == (1, True, "undecided")
+        assert (first.cluster.raised_class, first.counts, first.kind) == (1, True, kind)
         assert (first.reasons, first.companion_of) == ((), None)
         assert (second.cluster.raised_class, second.counts, second.companion_of) == (0, False, 1)
 

@@ -224,6 +224,31 @@ def test_a_sharp_thing_is_no_sign_because_it_was_not_shown_to_travel(low, kind):
     assert kind_of(replace(shown, removal=edges), EVIDENCE, goes_along=True) == kind
 
 
+@pytest.mark.parametrize(
+    ("lowered", "artifact", "sharper", "travels", "goes_along", "kind"),
+    [
+        (0.2, 0.2, 0.6, False, True, "plausible_sign"),
+        (0.19, 0.0, 0.3, False, True, "undecided"),
+        (0.6, 0.21, 0.3, False, True, "undecided"),
+        (0.6, 0.0, 0.61, False, True, "undecided"),
+        (0.6, 0.0, math.nan, False, True, "undecided"),  # nobody knows whether it has edges
+        (0.6, 0.0, 0.3, True, True, "undecided"),  # it raises other films, as a thing does
+        (0.6, 0.0, 0.3, False, False, "undecided"),
+    ],
+)  # fmt: skip
+def test_the_lack_of_a_lowered_class_is_a_sign_where_that_shows(
+    lowered, artifact, sharper, travels, goes_along, kind
+):
+    shown = used(0.3, "transplant" if travels else "removal", artifact=artifact)
+    shares = replace(shown.removal.shares, lowered=lowered)
+    edges = {"sharper": sharper, "sharper_interval": Interval(sharper, 1.0)}
+    shown = replace(shown, removal=replace(shown.removal, shares=shares, **edges))
+
+    assert kind_of(shown, EVIDENCE, goes_along=goes_along) == kind
+    untried = replace(shown, transplant=None)  # whether it travels is not known
+    assert kind_of(untried, EVIDENCE, goes_along=goes_along) == "undecided"
+
+
 @pytest.mark.parametrize("what", ["unused", "no place"])
 def test_without_use_or_place_the_kind_is_open(what):
     shown = used(0.0)

@@ -214,7 +214,8 @@ def test_what_does_not_show_use_is_told_by_every_reason(full_result):
     [
         ("shortcut", "a shortcut, since it changes the answers to films that it is put into"),
         ("plausible_sign", "it goes with the finding and is not shown to have the sharp edges of a "
-                           "thing, so that it is the sign itself, as far as can be told"),
+                           "thing, so that it is the sign itself, or the lack of a lowered class, "
+                           "as far as can be told"),
         ("undecided", "it changes the answers to other films, as a shortcut does, and part of it "
                       "may lie where the finding shows, so whether this is a sign or a shortcut is "
                       "open; a radiologist has to look"),
@@ -230,6 +231,15 @@ def test_a_kind_is_told_with_the_place_of_the_effect(full_result, kind, meaning)
     assert told == f"{where}: {meaning}."
     silent = sentences.kind_sentence(replace(entry, counts=False), classes)
     assert silent.replace("\u00a0", " ") == f"{where}."
+
+
+def test_what_lies_where_lowered_classes_show_is_said(full_result):
+    entry = full_result.correlations[0]
+    removal = entry.counterfactual.removal
+    removal = replace(removal, shares=replace(removal.shares, lowered=0.02))
+    entry = replace(entry, counterfactual=replace(entry.counterfactual, removal=removal))
+    said = sentences.kind_sentence(entry, full_result.task.classes).replace("\u00a0", " ")
+    assert " from elsewhere (2 % where lowered classes show): " in said
 
 
 def test_a_sign_that_stays_where_it_is_is_told_so(full_result):

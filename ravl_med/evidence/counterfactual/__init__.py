@@ -215,6 +215,7 @@ def measure_counterfactual(
     if at_best.used and harmful:
         boxes = _fit_carriers(inputs, cluster, removal, model, evidence.max_fitted)
         removal = replace(removal, located=boxes)
+    if at_best.used and (harmful or at_best.travels):  # that may count for the harm of its lack
         shares = _share_effect(inputs, hypothesis, removal, model.structures, evidence)
         removal = replace(removal, shares=shares)
     steps.finish()

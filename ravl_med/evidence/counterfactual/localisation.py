@@ -13,7 +13,7 @@ would pass for the heart.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,7 @@ class RelevantPlaces:
     anatomy: tuple[str, ...] = ()  # out of `ANATOMICAL_REGIONS`
     boxes: tuple[Box, ...] = ()  # shares of width and height of the film as it is shown
     artifacts: bool = False  # the finding is itself a device
+    lowered: tuple[str, ...] = ()  # anatomy where the classes show that it is told from
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +167,18 @@ class RelevanceTable:
 
     places: Mapping[str, RelevantPlaces]
 
-    def find(self, finding: str) -> RelevantPlaces | None:
-        """Return the places of a finding, or None when the table does not know it."""
-        return self.places.get(_plain(finding))
+    def find(self, finding: str, lowered: Sequence[str] = ()) -> RelevantPlaces | None:
+        """Return the places of a finding, or None when the table does not know it.
+
+        Its score is held against those of the `lowered` classes, whose lack speaks for it where
+        they show. One that shows wherever it does, as "no finding", has no such place.
+        """
+        own = self.places.get(_plain(finding))
+        if own is None:
+            return None
+        others = [self.places.get(_plain(name), own).anatomy for name in lowered]
+        names = [name for one in others if not set(own.anatomy) <= set(one) for name in one]
+        return replace(own, lowered=tuple(dict.fromkeys(names)))
 
 
 def read_relevance(path: Path) -> RelevanceTable:
@@ -244,7 +254,7 @@ Mask = NDArray[np.bool_]
 MOST_REGIONS = 32
 """Regions that are taken apart, those with the largest effects."""
 
-_PARTS = 3
+_PARTS = 4
 _MARGIN = 0.03  # of a film's side: an enlarged heart shows at its border
 _HALO = 0.015  # of a film's side: a blurred rim of a device is the device
 _WHOLE = 0.97  # share of a box from which one part is all of it
@@ -273,30 +283,27 @@ def share_effect(
     order = np.argsort(-np.where(np.isfinite(effect), effect, -np.inf), kind="stable")
     chosen = [int(row) for row in order[:MOST_REGIONS] if effect[row] > 0]
     apart: list[tuple[int, int, list[Mask]]] = []
-    unknown = 0
     for row in chosen:
         film = int(films[row])
-        parts = _take_apart(
-            inputs, places, structures(film) if structures else NOTHING, film, boxes[row]
-        )
-        if parts is None:
-            unknown += 1
-        else:
+        seen = structures(film) if structures else NOTHING
+        parts = _take_apart(inputs, places, seen, film, boxes[row])
+        if parts is not None:
             apart.append((row, film, parts))
+    unknown = len(chosen) - len(apart)
     if not apart or unknown > len(chosen) / 2:
         nothing = float("nan")
         return EffectShares(nothing, Interval(nothing, nothing), nothing, len(apart), unknown)
     shares = _shares_by_removal(inputs, apart, effect)
     weights = np.array([effect[row] for row, _, _ in apart])
     weights /= weights.mean()
-    inside, artifact, _ = (weights[:, None] * shares).mean(axis=0)
+    inside, artifact, lowered, _ = (weights[:, None] * shares).mean(axis=0).tolist()
     # Of a mean of ratios with a known denominator; the weights sum to what they are.
     about = mean_interval(
         inside + weights * (shares[:, 0] - inside),
         inputs.data.patients[[film for _, film, _ in apart]],
         confidence,
     )
-    return EffectShares(float(inside), about, float(artifact), len(apart), unknown)
+    return EffectShares(inside, about, artifact, len(apart), unknown, lowered)
 
 
 def _take_apart(
@@ -306,31 +313,31 @@ def _take_apart(
     index: int,
     box: NDArray[np.float32],
 ) -> list[Mask] | None:
-    """Masks (S, S) of the input: relevant, artifact, elsewhere; None where it cannot be said."""
+    """Masks (S, S): relevant, artifact, of lowered classes, elsewhere; None: it cannot be said."""
     sides = inputs.data.sizes[index][[1, 0, 1, 0]]
     x0, y0, x1, y1 = np.asarray(box / sides, dtype=np.float64)
-    relevant = np.zeros(film.foreign.shape, dtype=np.bool_)
-    if places.anatomy:
-        found = film.region(places.anatomy)
-        if found is None and not (places.boxes or places.artifacts):
-            return None
-        if found is not None:
-            relevant |= grow_mask(found, _MARGIN)
+    found = film.region(places.anatomy), film.region(places.lowered)
+    if places.anatomy and found[0] is None and not (places.boxes or places.artifacts):
+        return None
+    relevant, lowered = (
+        np.zeros_like(film.foreign) if one is None else grow_mask(one, _MARGIN) for one in found
+    )
     for place in places.boxes:
         relevant |= box_mask(relevant.shape, place)
     foreign = grow_mask(film.foreign, _HALO)
     if places.artifacts:
         relevant, foreign = relevant | foreign, np.zeros_like(foreign)
     region = inputs.carry_mask(index, box_mask(relevant.shape, (x0, y0, x1, y1)))
-    inner = inputs.carry_mask(index, relevant)
+    inner, outer = inputs.carry_mask(index, relevant), inputs.carry_mask(index, lowered)
     device = inputs.carry_mask(index, foreign)
-    return [region & inner & ~device, region & device, region & ~inner & ~device]
+    bare, rest = region & ~device, region & ~device & ~inner
+    return [bare & inner, region & device, rest & outer, rest & ~outer]
 
 
 def _shares_by_removal(
     inputs: ModelInputs, apart: list[tuple[int, int, list[Mask]]], effect: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Shares (k, 3) of each region's effect, from what each part costs the model."""
+    """Shares (k, 4) of each region's effect, from what each part costs the model."""
     areas = np.array([[part.sum() for part in parts] for _, _, parts in apart], dtype=np.float64)
     by_area: NDArray[np.float64] = areas / np.maximum(areas.sum(axis=1, keepdims=True), 1.0)
     mixed = [number for number, shares in enumerate(by_area) if shares.max() < _WHOLE]

@@ -168,8 +168,9 @@ _KIND = (
     "man-made objects have edges; what is of the body is blurred. In artifacts or sharp, hardly in "
     "such anatomy, and moving other films: a shortcut. In such anatomy, on films of the finding "
     "more often than on all others, or on those that it is told from: a plausible sign, if it is "
-    "not shown to move other films, or else hardly lies in artifacts and is not sharp. All else "
-    "is undecided."
+    "not shown to move other films, or else hardly lies in artifacts and is not sharp. Where both "
+    "hold, anatomy in which a lowered class shows counts with it: the lack of that class speaks "
+    "for the raised one. All else is undecided."
 )
 _CONFOUNDERS = (
     "Confounders. Each attribute is compared with the label, without the model: Cramér's V, "

@@ -120,7 +120,8 @@ def _annex(
             for entry, pictures in shown
             for part in (
                 *_numbers(result, entry),
-                *(_more_films(pictures, entry) if len(shown) > 1 else ()),
+                *(_changes(pictures.changes, compact=False) if len(shown) > 1 else ()),
+                *(_films(pictures, entry) if len(shown) > 1 else ()),
                 *regions_part(pictures, entry),
             )
         ),
@@ -299,13 +300,6 @@ def _few_films(pictures: CorrelationPictures) -> list[blocks.Block]:
         blocks.FigureGrid(tuple(figures), "film", compact=True),
         blocks.Text(_sides((*mistakes, *random)), "muted"),
     ]
-
-
-def _more_films(
-    pictures: CorrelationPictures, correlation: SpuriousCorrelation
-) -> list[blocks.Block]:
-    """Return all films of a correlation whose page has few."""
-    return [*_changes(pictures.changes, compact=False), *_films(pictures, correlation)]
 
 
 def regions_part(

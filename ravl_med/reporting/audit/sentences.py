@@ -375,6 +375,8 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
             f"{wording.percent(shares.inside)} from anatomy where {raised} shows, "
             f"{wording.percent(shares.elsewhere)} from elsewhere"
         )
+        if round(100 * shares.lowered):
+            where += f" ({wording.percent(shares.lowered)} where lowered classes show)"
     if not correlation.counts:
         return f"{where}."
     moves = tested is not None and tested.travels
@@ -383,7 +385,7 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
         "it is put into",
         "plausible_sign": "it goes with the finding and is not shown to "
         f"{'have the sharp edges of a thing' if moves else 'raise it in other films'}, "
-        "so that it is the sign itself, as far as can be told",
+        "so that it is the sign itself, or the lack of a lowered class, as far as can be told",
         "undecided": f"{_why_undecided(tested)}, so whether this is a sign or a shortcut is open; "
         "a radiologist has to look",
     }[correlation.kind]

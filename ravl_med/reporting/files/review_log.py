@@ -84,7 +84,8 @@ def read_log(path: Path) -> list[Reading]:
     for number, line in enumerate(lines, start=1):
         try:
             reading = Reading(**parse_json(line))
-            if reading.role not in ROLES or not all(map(_is_text, asdict(reading).values())):
+            values = asdict(reading).values()
+            if reading.role not in ROLES or not all(isinstance(value, str) for value in values):
                 raise ValueError
             readings.append(reading)
         except (ValueError, TypeError, AttributeError):
@@ -93,10 +94,6 @@ def read_log(path: Path) -> list[Reading]:
                 "Move it away: review.csv holds what was decided."
             ) from None
     return readings
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def combine(rows: Sequence[Row], readings: Sequence[Reading]) -> list[Row]:

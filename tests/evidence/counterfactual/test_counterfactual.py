@@ -877,7 +877,7 @@ class TestHarm:
         assert found.control == pytest.approx(drops[1].mean(), abs=1e-5)
         assert found.decisions == pytest.approx((undone[0] - undone[1]).mean())
 
-    def test_what_does_no_harm_is_not_located(self, cluster_of):
+    def test_what_does_no_harm_is_not_fitted_and_has_a_place_if_it_travels(self, cluster_of):
         cohort = cohort_of()
         relevant = RelevantPlaces(boxes=((0.25, 0.25, 0.5, 0.5),))
         beside = cohort.cluster(cluster_of, [DEVICE + 1], cohort.device)
@@ -888,7 +888,8 @@ class TestHarm:
         assert shown.used
         assert shown.removal.shares is not None  # gaps show its harm
         assert harmless.used
-        assert harmless.removal.shares is None
+        assert harmless.travels
+        assert harmless.removal.shares is not None  # it may count for the harm of its lack
         fitted = (shown.removal.located != harmless.removal.located).any(axis=1)
         measured = np.isfinite(shown.removal.effect)
         assert 0 < (fitted & measured).sum() <= EVIDENCE.max_fitted

@@ -1,5 +1,7 @@
 """What the parts of a region cost a model that looks at known pixels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -103,6 +105,31 @@ def test_the_effect_lies_where_the_model_looks(looked_at, inside, artifact):
     assert found.artifact == pytest.approx(artifact, abs=0.12)
     assert found.elsewhere == pytest.approx(1 - inside - artifact, abs=0.12)
     assert (found.regions, found.unknown) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("looked_at", "inside", "artifact", "lowered"),
+    [
+        ([(SKIN, 1.0)], 0.0, 0.0, 1.0),
+        ([(SKIN, 1.0), (MUSCLE, 1.0)], 0.5, 0.0, 0.5),
+        ([(LEAD, 1.0)], 0.0, 1.0, 0.0),  # what lies in an artifact lies nowhere else
+    ],
+)
+def test_places_of_lowered_classes_have_a_share_of_what_is_elsewhere(
+    looked_at, inside, artifact, lowered
+):
+    def with_angle(film):
+        found = structures(film)
+        angle = {"right costophrenic angle": mask(30, 4, 44, 44)}
+        return replace(found, anatomy={**found.anatomy, **angle})
+
+    places = replace(HEART, lowered=("right costophrenic angle", "left costophrenic angle"))
+    found = share(looked_at, places, with_angle)
+
+    assert found.inside == pytest.approx(inside, abs=0.12)
+    assert found.artifact == pytest.approx(artifact, abs=0.12)
+    assert found.lowered == pytest.approx(lowered, abs=0.12)
+    assert found.lowered <= found.elsewhere + 1e-9
 
 
 def test_a_device_that_is_the_finding_is_relevant():

@@ -39,6 +39,19 @@ def test_the_chest_table_loads_and_knows_its_findings_by_any_name():
     assert table.find("scoliosis") is None
 
 
+def test_what_a_finding_is_told_from_shows_in_places_of_its_own():
+    table = read_relevance(CHEST)
+    effusion, lungs = table.find("effusion").anatomy, table.find("pneumonia").anatomy
+
+    heart = table.find("cardiomegaly", ["effusion", "scoliosis", "pneumonia"])
+    assert heart.anatomy == ("cardiac silhouette",)
+    assert heart.lowered == (*effusion, *lungs)
+    # Read wherever a finding shows, "no finding" would make all of the chest a sign of any.
+    assert table.find("cardiomegaly", ["no finding"]).lowered == ()
+    assert table.find("pneumonia", ["lung opacity"]).lowered == ()
+    assert table.find("scoliosis", ["effusion"]) is None
+
+
 @pytest.mark.parametrize("finding", [*CHEXPERT, *NIH])
 def test_the_chest_table_knows_the_findings_of_the_public_sets(finding):
     assert read_relevance(CHEST).find(finding) is not None
