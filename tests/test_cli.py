@@ -244,6 +244,7 @@ def test_the_gate_decides_the_exit_code(workplace: Path, tmp_path: Path) -> None
     assert json.loads((aside / "result.json").read_text(encoding="utf-8")) == result
 
 
+@pytest.mark.long
 def test_patients_that_the_model_was_fitted_on_void_the_audit(
     workplace: Path, tmp_path: Path
 ) -> None:
@@ -281,6 +282,7 @@ def test_too_few_films_of_a_class_are_told_before_any_film_is_read(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "said"),
     [

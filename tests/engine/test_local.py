@@ -14,6 +14,8 @@ from toy_work import Opener
 from ravl_med.engine.local import LocalEngine, Work
 from ravl_med.errors import DataError, EngineError, ModelError
 
+pytestmark = pytest.mark.long
+
 UNITS = [{"value": value} for value in range(5)]
 
 

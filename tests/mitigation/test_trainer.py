@@ -78,6 +78,7 @@ def test_the_loss_falls(frozen: bool) -> None:
     assert {name for name in before if name.startswith("transformer.")} <= still
 
 
+@pytest.mark.long
 def test_the_classes_part(tmp_path: Path) -> None:
     films, texts = toy()
     config = TINY.model_copy(update={"epochs": 6})

@@ -21,6 +21,8 @@ from ravl_med.pipeline.stages import Run, most_regions, open_model_of
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.storage.cache import Cache
 
+pytestmark = pytest.mark.long
+
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 CLASSES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", "no finding")
 

@@ -43,6 +43,8 @@ from ravl_med.pipeline.stages import Run, open_model_of
 from ravl_med.storage import files
 from ravl_med.storage.cache import Cache
 
+pytestmark = pytest.mark.long
+
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 CLASSES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", "no finding")
 

@@ -91,6 +91,7 @@ def test_what_is_no_chest_film_has_no_names_and_says_why(made, tmp_path: Path) -
     assert {kind.source for kind in proposed.kinds} == {"tiles"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [50, 5000])
 def test_films_of_any_size(size: int) -> None:
     film = cv2.resize(phantom(0), (size, size), interpolation=cv2.INTER_AREA)
@@ -113,6 +114,7 @@ def count_real_films(lateral: bool, step: int) -> tuple[int, int]:
     return found, len(rows)
 
 
+@pytest.mark.long
 def test_some_real_films_of_either_view() -> None:
     found, films = count_real_films(lateral=False, step=15)
     assert found >= films - 2

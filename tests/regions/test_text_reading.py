@@ -15,6 +15,8 @@ from ravl_med.config.audit import SHOWN_WORDS
 from ravl_med.regions.burned_in_text import TextReader, View, fold_words, ocr_version
 from ravl_med.reporting.pictures import hide_areas
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def reader():

@@ -213,6 +213,7 @@ def texts_of(folder: Path) -> list[str]:
     return ["\n".join(page.extract_text() for page in pages), (folder / "report.html").read_text()]
 
 
+@pytest.mark.long
 def test_no_format_tells_what_is_hidden(audited, tmp_path):
     """Numbers of a class with seven patients are unmistakable, and are in no shared file."""
     accuracy = audited.accuracy

@@ -298,6 +298,7 @@ def test_arrays_that_claim_more_than_they_hold_are_refused(folder: Path) -> None
         redraw_run(folder, TODAY)
 
 
+@pytest.mark.long
 def test_files_of_the_users_own_stay_theirs(folder: Path) -> None:
     (folder / "signed.pdf").write_text("signature")
     fill(folder, decision="disease", **WORD)
