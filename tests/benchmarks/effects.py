@@ -396,6 +396,10 @@ _WEAK_TEXT = (
     "117045, 117052, 117053) had been looked at before the last rule was changed, for the sake of "
     "the quickstart; what is named of them did not change."
 )
+_SEEN = (
+    " They had been measured by the rules before when the last rule was changed, for the sake of "
+    "clean models; what is named did not change."
+)
 _COPIED = " A patient's films are cut and exposed anew until there are enough."
 _OLDER = (
     " Measured when of each class one place of the film was proposed, things were told by what the "
@@ -403,7 +407,7 @@ _OLDER = (
 )
 _BEFORE_SIGNS = " Measured when the lack of a lowered class, where that shows, was no sign."
 _MEASURED_BEFORE = {
-    **dict.fromkeys(("inside", "small", "weak", "clean_900", "clean_400", "style"), _BEFORE_SIGNS),
+    **dict.fromkeys(("small", "weak", "clean_900", "clean_400", "style"), _BEFORE_SIGNS),
     **dict.fromkeys(("real_drawn", "real_clean"), _OLDER + _BEFORE_SIGNS),
 }
 _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
@@ -456,7 +460,7 @@ PAGE = Page(
     "Search by effects: models that learned something drawn at random, and clean ones",
     "Examine models that learned something drawn at random, and clean ones.",
     (
-        _part("inside", "Inside the anatomy of the finding", _DRAWN, "inside", 0, 600, 18),
+        _part("inside", "Inside the anatomy of the finding", _DRAWN + _SEEN, "inside", 0, 600, 18),
         _part("small", "Small things, as buttons and clips", _SMALL_TEXT, "small", 8000, 600, 12),
         _part("weak", "Weak and medium shortcuts", _WEAK_TEXT, "weak", 7000, 400, 14),
         _part("clean_900", "Clean models, 900 films", _CLEAN, "clean", 2100, 900, 20),
