@@ -198,7 +198,7 @@ def _run(
     model = make_drawn_model(drawing, pool, cache, films)
     if kind == "weak" and not _WEAK <= min(model.gaps) < _LARGE:
         return None
-    return examine(model, styles=kind in ("clean"))
+    return examine(model, styles=kind in ("style", "clean"))
 
 
 def measure(kind: Kind, first: int, setup: Setup) -> Iterator[Row]:
