@@ -167,8 +167,7 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
     stays = counterfactual.transplant is not None and not counterfactual.travels
     natural = math.isfinite(removal.sharper) and shares.artifact <= evidence.shortcut_share
     of_body = not removal.is_sharp and (stays or natural)
-    place = shares.inside + (shares.lowered if stays and natural else 0.0)
-    inside = place >= evidence.sign_share
+    inside = shares.inside + (shares.lowered if stays and natural else 0.0) >= evidence.sign_share
     return "plausible_sign" if inside and goes_along and of_body else "undecided"
 
 

@@ -817,19 +817,3 @@ def test_the_whole_way_from_maps_to_a_located_shortcut(data_of, clusters_of):
     bystanders = [c for c in correlations if c.cluster.cluster == 2]
     assert bystanders
     assert not any(c.counterfactual and c.counterfactual.used for c in bystanders)
-
-
-def test_a_sign_is_known_and_bounds_nothing_even_where_it_does_no_harm(monkeypatch):
-    def entry(kind, counts=False, companion_of=None):
-        return SimpleNamespace(kind=kind, counts=counts, companion_of=companion_of)
-
-    def look(data, logits, half, mapped, unnamed):
-        return list(unnamed)
-
-    monkeypatch.setattr(examination, "bound_local_effects", look)
-    unused, part = entry("undecided"), entry("undecided", companion_of=1)
-    found = [entry("shortcut", counts=True), entry("plausible_sign"), unused, part]
-    data = SimpleNamespace(labels=np.zeros(3))
-    model = SimpleNamespace(known_logits=lambda films: np.zeros((films, 2)))
-    tools = InterventionTools(model, {}, HEART)
-    assert tools.bound_unnamed(data, np.ones(3, dtype=bool), found) == [unused]

@@ -11,6 +11,9 @@ from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig, GateConfig
 from ravl_med.discovery.candidates import discover_correlations
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.confirmation import Candidate, confirm_candidates
+from ravl_med.evidence.counterfactual import CounterfactualModel
+from ravl_med.evidence.counterfactual.localisation import RelevanceTable
+from ravl_med.evidence.examination import InterventionTools
 from ravl_med.evidence.power import (
     PREVALENCES,
     CohortDesign,
@@ -321,6 +324,28 @@ class TestLocalEffects:
         assert found.seen == pytest.approx(60 / 400 * self.upper(0.2, 25))
         assert found.points == found.seen > found.unseen
         assert found.looked_at == 1
+
+    @pytest.mark.parametrize(
+        ("known", "looked_at"),
+        [
+            ({}, 1),
+            ({"counts": True}, 0),
+            ({"companion_of": 1}, 0),
+            ({"kind": "plausible_sign"}, 0),  # of the body, whether it does harm or not
+        ],
+    )
+    def test_a_sign_and_what_is_named_bound_nothing(self, data_of, known, looked_at):
+        feature = self.unnamed(np.arange(400) % 100 < 30, (0.2, 25))
+        for name, value in {"counts": False, "companion_of": None, "kind": "undecided"}.items():
+            setattr(feature, name, known.get(name, value))
+        model = CounterfactualModel(*([None] * 5), audited=self.LOGITS)
+        maps = {False: SimpleNamespace(films=self.MAPPED)}
+        tools = InterventionTools(model, maps, RelevanceTable({}))
+
+        found = tools.bound_unnamed(self.data(data_of), self.HALF, [feature])
+
+        assert found.looked_at == looked_at
+        assert bool(found.seen > 0.0) is bool(looked_at)
 
     def test_the_interval_of_what_was_undone_counts_where_it_is_wider(self, data_of):
         present = np.arange(400) % 100 < 30

@@ -214,8 +214,7 @@ def test_what_does_not_show_use_is_told_by_every_reason(full_result):
     [
         ("shortcut", "a shortcut, since it changes the answers to films that it is put into"),
         ("plausible_sign", "it goes with the finding and is not shown to have the sharp edges of a "
-                           "thing, so that it is the sign itself, or the lack of a lowered class, "
-                           "as far as can be told"),
+                           "thing, so that it is the sign itself, as far as can be told"),
         ("undecided", "it changes the answers to other films, as a shortcut does, and part of it "
                       "may lie where the finding shows, so whether this is a sign or a shortcut is "
                       "open; a radiologist has to look"),
@@ -238,8 +237,30 @@ def test_what_lies_where_lowered_classes_show_is_said(full_result):
     removal = entry.counterfactual.removal
     removal = replace(removal, shares=replace(removal.shares, lowered=0.02))
     entry = replace(entry, counterfactual=replace(entry.counterfactual, removal=removal))
+    entry = replace(entry, kind="plausible_sign")
     said = sentences.kind_sentence(entry, full_result.task.classes).replace("\u00a0", " ")
     assert " from elsewhere (2 % where lowered classes show): " in said
+    assert said.endswith(
+        "so that it is the sign itself, or the lack of a lowered class, as far as can be told."
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "lowered", "why"),
+    [
+        (0.7, 0.8, "it is sharp, as a thing is, and is not shown to change the answers to other"),
+        (0.5, 0.8, "it lies where the finding or a lowered class shows, and does not go with"),
+        (0.5, 0.3, "it does not lie where the finding shows, and is not shown to change"),
+    ],
+)
+def test_what_keeps_a_place_of_a_lowered_class_from_being_a_sign(full_result, low, lowered, why):
+    entry = replace(full_result.correlations[0], kind="undecided")
+    removal = entry.counterfactual.removal
+    shares = replace(removal.shares, inside=0.1, artifact=0.0, lowered=lowered)
+    removal = replace(removal, shares=shares, sharper=0.8, sharper_interval=Interval(low, 0.9))
+    tested = replace(entry.counterfactual, removal=removal, shown_by=("removal",))
+    said = sentences.kind_sentence(replace(entry, counterfactual=tested), full_result.task.classes)
+    assert f": {why}" in said
 
 
 def test_a_sign_that_stays_where_it_is_is_told_so(full_result):

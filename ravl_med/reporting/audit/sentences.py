@@ -380,12 +380,13 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
     if not correlation.counts:
         return f"{where}."
     moves = tested is not None and tested.travels
+    lack = ", or the lack of a lowered class" if shares and round(100 * shares.lowered) else ""
     meaning = {
         "shortcut": f"a shortcut, since it {_why_foreign(tested)}changes the answers to films that "
         "it is put into",
         "plausible_sign": "it goes with the finding and is not shown to "
         f"{'have the sharp edges of a thing' if moves else 'raise it in other films'}, "
-        "so that it is the sign itself, or the lack of a lowered class, as far as can be told",
+        f"so that it is the sign itself{lack}, as far as can be told",
         "undecided": f"{_why_undecided(tested)}, so whether this is a sign or a shortcut is open; "
         "a radiologist has to look",
     }[correlation.kind]
@@ -416,8 +417,11 @@ def _why_undecided(tested: Counterfactual | None) -> str:
         return f"{moves} and part of it may lie where the finding shows"
     if tested.transplant is None:
         return "it could not be put into other films"
-    if inside:
-        return "it lies where the finding shows, and does not go with the finding clearly enough"
+    if tested.removal.is_sharp:
+        return "it is sharp, as a thing is, and is not shown to change the answers to other films"
+    if inside or shares.inside + shares.lowered >= 0.5:
+        lies = "where the finding shows" if inside else "where the finding or a lowered class shows"
+        return f"it lies {lies}, and does not go with the finding clearly enough"
     return (
         "it does not lie where the finding shows, and is not shown to change the answers to other "
         "films"
