@@ -162,8 +162,8 @@ class EvidenceConfig(Section):
     relevance: ConfigPath = Field(description="table of where each finding shows on a film")
     sign_share: Share = Field(
         0.5,
-        description="share of the effect in anatomy where the finding shows: at least this much in "
-        "a plausible sign",
+        description="share of the effect where the finding shows, or a lowered class: at least "
+        "this much in a plausible sign",
     )
     shortcut_share: Share = Field(
         0.2,

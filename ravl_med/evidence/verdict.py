@@ -485,10 +485,10 @@ def _pass_reasons(
     if not signs:
         return (reason,)
     kept = (
-        f"{_count(signs, 'feature')} that the model uses where the finding itself shows "
-        f"({_name_classes(signs, classes)}), that {'goes' if len(signs) == 1 else 'go'} with it "
-        f"and {'lacks' if len(signs) == 1 else 'lack'} a mark of things (sharp edges, an effect in "
-        "any film that they are put into): a sign, as far as can be told."
+        f"{_count(signs, 'feature')} that the model uses where a finding shows "
+        f"({_name_classes(signs, classes)}), or one that it is told from, that "
+        f"{'goes with it and lacks' if len(signs) == 1 else 'go with it and lack'} a mark of things"
+        " (sharp edges, an effect in any film they are put into): a sign, as far as can be told."
     )
     return reason, kept
 

@@ -666,9 +666,9 @@ def test_a_pass_names_the_signs_that_the_model_uses(weigh):
 
     assert (one.name, two.name) == ("pass", "pass")
     assert one.reasons[1:] == (
-        "1 feature that the model uses where the finding itself shows (cardiomegaly), that "
-        "goes with it and lacks a mark of things (sharp edges, an effect in any film that they "
-        "are put into): a sign, as far as can be told.",
+        "1 feature that the model uses where a finding shows (cardiomegaly), or one that "
+        "it is told from, that goes with it and lacks a mark of things (sharp edges, an effect in "
+        "any film they are put into): a sign, as far as can be told.",
     )
     assert two.reasons[1].startswith("2 features that the model uses where")
     assert "that go with it and lack a mark of things" in two.reasons[1]
