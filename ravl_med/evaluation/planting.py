@@ -46,7 +46,6 @@ from ravl_med.storage.cache import Cache
 LEARNED = 0.10
 """Both gaps of a valid setting exceed this share (RaVL: 10 points)."""
 
-
 _PRETRAINED_ON = 0.3  # share of the patients to fine-tune on
 _CLASSES: Mapping[Domain, Mapping[str, tuple[str, ...]]] = {
     "phantoms": {
@@ -114,13 +113,14 @@ class FilmPool:
 
         On chest films the segmenter that comes along does; an object lies where it is known to.
         """
-        if self.domain not in OBJECTS:
-            return structure_reader(
-                built_in_segmenter(),
-                lambda film: films.pixels[film].astype(np.float32) / np.float32(255.0),
-            )
-        plain = self.films.pixels[self.films.rows(split)]
-        return lru_cache(lambda film: read_object(plain[film], films.pixels[film]))
+        if self.domain in OBJECTS:
+            plain = self.films.pixels[self.films.rows(split)]
+            return lru_cache(lambda film: read_object(plain[film], films.pixels[film]))
+        find = structure_reader(
+            built_in_segmenter(),
+            lambda film: films.pixels[film].astype(np.float32) / np.float32(255.0),
+        )
+        return lru_cache(maxsize=None)(find)  # films are small, few, and asked for again
 
 
 def open_pool(domain: Domain, seed: int, cache: Cache, folder: Path | None = None) -> FilmPool:
