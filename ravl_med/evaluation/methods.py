@@ -556,6 +556,7 @@ class Panel:
         self.encoder, self.config, self.relevance = encoder, config, relevance
         self.structures = structures
         self.evidence = cache(embed)
+        self.plain = cache(lambda how: self.evidence(how).counterfactual_model(encoder, None))
         self.ours = cache(self._ask_ours)
         self.clusters = cache(self._cluster)
 
@@ -581,6 +582,18 @@ class Panel:
         if method == "spurious_aware":
             return spurious_aware(evidence, clusters)
         return _rank_paper(method, evidence, clusters, self.config.discovery)
+
+    def fit(self, ranked: RankedRegions, pooling: RegionPooling, count: int) -> NDArray[np.float32]:
+        """Fit the boxes of the first so many regions of any list to where the effect lies, (n, 4).
+
+        The effect is the fall of the margin of the raised class; without one boxes stay as cut.
+        """
+        evidence, first = self.evidence(pooling), ranked.regions[:count]
+        boxes, films = evidence.region_boxes[first], evidence.region_image[first]
+        if ranked.raised_class < 0 or not len(first):
+            return boxes
+        inputs = prepare_inputs(self.plain(pooling), ranked.raised_class, None, evidence.data)
+        return fit_boxes(inputs, films, boxes, self.encoder.info.image_size)
 
     def _cluster(self, option: Option) -> FeatureClusters:
         evidence, own = self.evidence(option.pooling), self.config.discovery
@@ -613,27 +626,11 @@ class Panel:
         correlations = assess_correlations(data, examined.tested, tools, own, gate, _silent)
         bound = tools.bound_unnamed(data, examined.half, correlations)
         seen = Sensitivity(own.power, 0, 0, (), len(pooled), 0, {}, bound)
-        plain = replace(model, structures=None)  # styles need none, and they take long
+        plain = self.plain(option.pooling)  # styles need no structures, which take long
         depends = measure_dependence(plain, data, self.relevance, own)
         styles = () if depends is None else depends.findings
         verdict = decide_verdict(correlations, data.classes, gate, seen, styles=styles)
         return OurAnswer(evidence, pooled, proposed.features, examined, correlations, verdict)
-
-
-def fit_ranking(
-    ranked: RankedRegions, evidence: RegionEvidence, encoder: Encoder, count: int
-) -> NDArray[np.float32]:
-    """Fit the boxes of the first so many regions of any list to where the effect lies, (n, 4).
-
-    The effect is the fall of the margin of the raised class; without one boxes stay as cut.
-    """
-    first = ranked.regions[:count]
-    boxes, films = evidence.region_boxes[first], evidence.region_image[first]
-    if ranked.raised_class < 0 or not len(first):
-        return boxes
-    model = evidence.counterfactual_model(encoder, None)
-    inputs = prepare_inputs(model, ranked.raised_class, None, evidence.data)
-    return fit_boxes(inputs, films, boxes, encoder.info.image_size)
 
 
 def our_ranking(correlation: SpuriousCorrelation, evidence: RegionEvidence) -> RankedRegions:

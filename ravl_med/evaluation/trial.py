@@ -32,7 +32,6 @@ from ravl_med.evaluation.methods import (
     OurAnswer,
     Panel,
     RankedRegions,
-    fit_ranking,
     harm_of,
     our_ranking,
 )
@@ -320,7 +319,7 @@ def _ask(row: MethodRow, panel: Panel, method: str, option: Option) -> MethodRow
     if planted:
         cut = replace(ranked, boxes=None)
         scores = score_ranking(cut, planted, evidence)
-        fitted = fit_ranking(ranked, evidence, panel.encoder, 10)
+        fitted = panel.fit(ranked, option.pooling, 10)
         moved = replace(cut, regions=cut.regions[:10], boxes=fitted)
         members = [] if ranked.members is None else [ranked.members]
         if row.method in (OURS, "pooled"):
