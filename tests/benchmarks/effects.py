@@ -407,7 +407,7 @@ _OLDER = (
 )
 _BEFORE_SIGNS = " Measured when the lack of a lowered class, where that shows, was no sign."
 _MEASURED_BEFORE = {
-    **dict.fromkeys(("small", "weak", "clean_400", "style"), _BEFORE_SIGNS),
+    **dict.fromkeys(("small", "weak", "style"), _BEFORE_SIGNS),
     **dict.fromkeys(("real_drawn", "real_clean"), _OLDER + _BEFORE_SIGNS),
 }
 _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
