@@ -386,19 +386,17 @@ _DRAWN = (
     "the first ten fitted boxes or more lie on it."
 )
 _UNSEEN = " Nobody had looked at these models when the rules were last changed that measured them."
+_SEEN = (
+    " They had been measured by the rules before, and looked at, when the last one was changed for "
+    "the sake of clean models; what is named did not change."
+)
 _SMALL_TEXT = (
-    f"{_DRAWN}{_UNSEEN} These are 4 to 6 of 96 pixels wide, as 18 to 26 mm of a film, anywhere on "
+    f"{_DRAWN}{_SEEN} These are 4 to 6 of 96 pixels wide, as 18 to 26 mm of a film, anywhere on "
     "it, and tied tightly. Where the thing was not learned, nothing is counted."
 )
 _WEAK_TEXT = (
     f"{_DRAWN} So many are made that this many have gaps of 15 to 40 points; small transformers "
-    "learn such a thing wholly or not at all, so these are convolutional. Four of them (117022, "
-    "117045, 117052, 117053) had been looked at when the rules were last changed that measured "
-    "them; what is named of these did not change."
-)
-_SEEN = (
-    " They had been measured by the rules before, and looked at, when the last one was changed for "
-    "the sake of clean models; what is named did not change."
+    f"learn such a thing wholly or not at all, so these are convolutional.{_SEEN}"
 )
 _ON_REAL = f"{_DRAWN}{_UNSEEN} A patient's films are cut and exposed anew until there are enough."
 _OLDER = (
@@ -407,7 +405,7 @@ _OLDER = (
 )
 _BEFORE_SIGNS = " Measured when the lack of a lowered class, where that shows, was no sign."
 _MEASURED_BEFORE = {
-    **dict.fromkeys(("small", "weak", "style"), _BEFORE_SIGNS),
+    "style": _BEFORE_SIGNS,
     **dict.fromkeys(("real_drawn", "real_clean"), _OLDER + _BEFORE_SIGNS),
 }
 _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
@@ -465,9 +463,7 @@ PAGE = Page(
         _part("weak", "Weak and medium shortcuts", _WEAK_TEXT, "weak", 7000, 400, 14),
         _part("clean_900", "Clean models, 900 films", _CLEAN, "clean", 2100, 900, 20),
         _part("clean_400", "Clean models, 400 films", _CLEAN, "clean", 3100, 400, 20),
-        _part(
-            "style", "Tied to a style of the whole film", _DRAWN + _UNSEEN, "style", 4000, 600, 12
-        ),
+        _part("style", "Tied to a style of the whole film", _DRAWN + _SEEN, "style", 4000, 600, 12),
         _part("real_drawn", "Drawn on real films", _ON_REAL, "local", 5000, 400, 12),
         _part("real_clean", "Clean models on real films", _CLEAN, "clean", 6000, 400, 20),
     ),
