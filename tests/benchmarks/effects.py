@@ -390,7 +390,6 @@ _DRAWN = (
     "is drawn from the number of the model. Named: on page one, with the right class, and half of "
     "the first ten fitted boxes or more lie on it."
 )
-_UNSEEN = " Nobody had looked at these models when the rules were last changed that measured them."
 _SEEN = (
     " They had been measured by the rules before, and looked at, when the last one was changed for "
     "the sake of clean models; what is named did not change."
@@ -403,13 +402,17 @@ _WEAK_TEXT = (
     f"{_DRAWN} So many are made that this many have gaps of 15 to 40 points; small transformers "
     f"learn such a thing wholly or not at all, so these are convolutional.{_SEEN}"
 )
-_ON_REAL = f"{_DRAWN}{_UNSEEN} A patient's films are cut and exposed anew until there are enough."
+_ON_REAL = (
+    f"{_DRAWN} The same drawings had been trained on another processor, measured by the rules "
+    "before, and looked at; the same four are named. A patient's films are cut and exposed anew "
+    "until there are enough."
+)
 _OLDER = (
     " Measured when of each class one place of the film was proposed, things were told by what the "
     "model makes of them alone, and a sharp thing that was not shown to travel could be a sign."
 )
 _BEFORE_SIGNS = " Measured when the lack of a lowered class, where that shows, was no sign."
-_MEASURED_BEFORE = dict.fromkeys(("real_drawn", "real_clean"), _OLDER + _BEFORE_SIGNS)
+_MEASURED_BEFORE = {"real_clean": _OLDER + _BEFORE_SIGNS}
 _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
 
 
