@@ -402,17 +402,14 @@ _WEAK_TEXT = (
     f"{_DRAWN} So many are made that this many have gaps of 15 to 40 points; small transformers "
     f"learn such a thing wholly or not at all, so these are convolutional.{_SEEN}"
 )
+_TRAINED_ANEW = (
+    " The same numbers had been trained on another processor, measured by the rules before, and "
+    "looked at."
+)
 _ON_REAL = (
-    f"{_DRAWN} The same drawings had been trained on another processor, measured by the rules "
-    "before, and looked at; the same four are named. A patient's films are cut and exposed anew "
+    f"{_DRAWN}{_TRAINED_ANEW} The same four are named. A patient's films are cut and exposed anew "
     "until there are enough."
 )
-_OLDER = (
-    " Measured when of each class one place of the film was proposed, things were told by what the "
-    "model makes of them alone, and a sharp thing that was not shown to travel could be a sign."
-)
-_BEFORE_SIGNS = " Measured when the lack of a lowered class, where that shows, was no sign."
-_MEASURED_BEFORE = {"real_clean": _OLDER + _BEFORE_SIGNS}
 _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
 
 
@@ -430,7 +427,7 @@ def _part(
     return Part(
         name,
         title,
-        text + _MEASURED_BEFORE.get(name, ""),
+        text,
         [summaries[kind], _CLEAN_TABLE if kind == "clean" else _TABLE],
         partial(measure, kind, first),
         {"models": models, "films": films},
@@ -470,7 +467,15 @@ PAGE = Page(
         _part("clean_400", "Clean models, 400 films", _CLEAN, "clean", 3100, 400, 20),
         _part("style", "Tied to a style of the whole film", _DRAWN + _SEEN, "style", 4000, 600, 12),
         _part("real_drawn", "Drawn on real films", _ON_REAL, "local", 5000, 400, 12),
-        _part("real_clean", "Clean models on real films", _CLEAN, "clean", 6000, 400, 20),
+        _part(
+            "real_clean",
+            "Clean models on real films",
+            _CLEAN + _TRAINED_ANEW,
+            "clean",
+            6000,
+            400,
+            20,
+        ),
     ),
     _summary,
 )
