@@ -543,7 +543,7 @@ def harm_of(correlation: SpuriousCorrelation) -> float:
 
 
 class Panel:
-    """All methods, and what several of them share: embeddings by pooling, clusters by K."""
+    """All methods, and what several share: embeddings and models by pooling, clusters by K."""
 
     def __init__(
         self,
@@ -626,8 +626,7 @@ class Panel:
         correlations = assess_correlations(data, examined.tested, tools, own, gate, _silent)
         bound = tools.bound_unnamed(data, examined.half, correlations)
         seen = Sensitivity(own.power, 0, 0, (), len(pooled), 0, {}, bound)
-        plain = self.plain(option.pooling)  # styles need no structures, which take long
-        depends = measure_dependence(plain, data, self.relevance, own)
+        depends = measure_dependence(self.plain(option.pooling), data, self.relevance, own)
         styles = () if depends is None else depends.findings
         verdict = decide_verdict(correlations, data.classes, gate, seen, styles=styles)
         return OurAnswer(evidence, pooled, proposed.features, examined, correlations, verdict)

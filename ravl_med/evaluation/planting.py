@@ -116,11 +116,11 @@ class FilmPool:
         if self.domain in OBJECTS:
             plain = self.films.pixels[self.films.rows(split)]
             return lru_cache(lambda film: read_object(plain[film], films.pixels[film]))
-        find = structure_reader(
+        return structure_reader(
             built_in_segmenter(),
             lambda film: films.pixels[film].astype(np.float32) / np.float32(255.0),
+            held=None,  # some hundreds, which every claim asks for
         )
-        return lru_cache(maxsize=None)(find)  # films are small, few, and asked for again
 
 
 def open_pool(domain: Domain, seed: int, cache: Cache, folder: Path | None = None) -> FilmPool:

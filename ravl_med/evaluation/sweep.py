@@ -30,6 +30,7 @@ from ravl_med.evaluation.repairs import REPAIRS, ArmOfSetting, mitigate_setting
 from ravl_med.evaluation.settings import DOMAINS, MADE, RECIPE, Domain, Setting
 from ravl_med.evaluation.trial import MethodRow, run_setting
 from ravl_med.pipeline.shards import Shard
+from ravl_med.pipeline.stages import Progress
 from ravl_med.storage.cache import Cache
 
 RESULTS, ARMS = "evaluation.parquet", "evaluation-arms.parquet"
@@ -45,7 +46,6 @@ _HELD_POOLS = 4
 WHOLE = Shard()
 """The shard of a process that runs all of them."""
 
-Progress = Callable[[str, int, int], None]
 Rows = list[dict[str, Any]]
 
 

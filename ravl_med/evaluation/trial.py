@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,6 +53,7 @@ from ravl_med.evaluation.small_models import (
     train_small_model,
 )
 from ravl_med.evidence.results import SpuriousCorrelation
+from ravl_med.pipeline.stages import Progress
 from ravl_med.pipeline.truth import precision_at
 from ravl_med.regions.region_set import cut_tiles
 from ravl_med.storage.cache import Cache
@@ -63,8 +64,6 @@ FOUND = 0.6
 _TRAVELS = 0.5  # phi of cluster and feature from which a candidate is the planted one
 _STRANGER = 0.2  # and up to which it has nothing to do with it
 _LEAK_FILMS, _STYLE_FILMS = 60, 80
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

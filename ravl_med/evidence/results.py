@@ -276,6 +276,11 @@ class EffectShares:
         """Share in other anatomy."""
         return 1.0 - self.inside - self.artifact
 
+    @property
+    def speaks_by_lack(self) -> bool:
+        """Whether a per cent of it, as reports round, lies where a lowered class shows."""
+        return round(100 * self.lowered) > 0
+
 
 @result_type(
     members="measured carrying threshold spread explored typical replaced both"

@@ -475,18 +475,19 @@ def _pass_reasons(
         "held-out patients."
     )
     if reviewed.settled:
-        judged = f"{reviewed.settled} feature{'' if reviewed.settled == 1 else 's'}"
-        verb = "was" if reviewed.settled == 1 else "were"
+        judged = "1 feature was" if reviewed.settled == 1 else f"{reviewed.settled} features were"
         reason = (
-            f"Nothing that was confirmed remains open: {judged} {verb} judged part of the finding "
-            "by a reviewer."
+            f"Nothing that was confirmed remains open: {judged} judged part of the finding by a "
+            "reviewer."
         )
     signs = [c for c in reviewed.left if c.counts and c.kind == "plausible_sign"]
     if not signs:
         return (reason,)
+    shares = [c.counterfactual.removal.shares for c in signs if c.counterfactual]
+    lack = any(one is not None and one.speaks_by_lack for one in shares)
     kept = (
-        f"{_count(signs, 'feature')} that the model uses where a finding shows "
-        f"({_name_classes(signs, classes)}), or one that it is told from, that "
+        f"{_count(signs, 'feature')} that the model uses where the finding itself shows "
+        f"({_name_classes(signs, classes)}){', or one that it is told from' * lack}, that "
         f"{'goes with it and lacks' if len(signs) == 1 else 'go with it and lack'} a mark of things"
         " (sharp edges, an effect in any film they are put into): a sign, as far as can be told."
     )

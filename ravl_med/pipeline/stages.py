@@ -361,8 +361,9 @@ def structure_reader(
     read_pixels: Callable[[int], NDArray[np.float32]],
     left_edges: Sequence[Edge] = (),
     cache: Cache | None = None,
+    held: int | None = _HELD_FILMS,
 ) -> Callable[[int], FilmStructures]:
-    """Return what finds anatomy and artifacts of a film; those of the last films are held.
+    """Return what finds anatomy and artifacts of a film; those of the last films are held, or all.
 
     `read_pixels` returns (H, W), float32 in [0, 1]; `left_edges` are the patient's sides there, of
     each film, if any are stated. A cache keeps what was found.
@@ -373,7 +374,7 @@ def structure_reader(
         else KeptStructures(segmenter, cache).read
     )
 
-    @lru_cache(maxsize=_HELD_FILMS)
+    @lru_cache(maxsize=held)
     def read(film: int) -> FilmStructures:
         return find(read_pixels(film), left_edge=left_edges[film] if left_edges else "")
 

@@ -666,12 +666,21 @@ def test_a_pass_names_the_signs_that_the_model_uses(weigh):
 
     assert (one.name, two.name) == ("pass", "pass")
     assert one.reasons[1:] == (
-        "1 feature that the model uses where a finding shows (cardiomegaly), or one that "
-        "it is told from, that goes with it and lacks a mark of things (sharp edges, an effect in "
+        "1 feature that the model uses where the finding itself shows (cardiomegaly), that "
+        "goes with it and lacks a mark of things (sharp edges, an effect in "
         "any film they are put into): a sign, as far as can be told.",
     )
     assert two.reasons[1].startswith("2 features that the model uses where")
     assert "that go with it and lack a mark of things" in two.reasons[1]
+
+
+def test_a_pass_says_that_a_sign_may_be_the_lack_of_a_lowered_class(weigh):
+    assert SIGN.removal.shares is not None
+    for lowered, said in ((0.004, False), (0.05, True)):
+        shares = replace(SIGN.removal.shares, lowered=lowered)
+        sign = weigh(counterfactual=replace(SIGN, removal=replace(SIGN.removal, shares=shares)))
+        (_, kept) = decide_verdict([sign], CLASSES, GATE, SEEN).reasons
+        assert ("(cardiomegaly), or one that it is told from, that goes" in kept) is said
 
 
 def test_a_reviewer_may_decide_on_all_that_counts_and_on_what_could_not_be_tested(weigh):

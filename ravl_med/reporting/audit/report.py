@@ -75,15 +75,11 @@ Progress = Callable[[str, int, int], None]
 """Stage, steps done, steps in all."""
 
 
-def _silent(stage: str, done: int, total: int) -> None:
-    """Report nothing."""
-
-
 def audit_blocks(
     result: AuditResult,
     film: Film,
     details: ReportDetails,
-    progress: Progress = _silent,
+    progress: Progress = lambda stage, done, total: None,
     agreement: str = "",
 ) -> list[blocks.Block]:
     """Return the whole report as blocks; `agreement` says how far two readers agree."""
@@ -147,7 +143,7 @@ def write_report(
     film: Film,
     details: ReportDetails,
     folder: Path,
-    progress: Progress = _silent,
+    progress: Progress = lambda stage, done, total: None,
     agreement: str = "",
 ) -> None:
     """Write ``report.pdf`` and ``report.html``, and the cards of the model: the same numbers.

@@ -375,12 +375,12 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
             f"{wording.percent(shares.inside)} from anatomy where {raised} shows, "
             f"{wording.percent(shares.elsewhere)} from elsewhere"
         )
-        if round(100 * shares.lowered):
+        if shares.speaks_by_lack:
             where += f" ({wording.percent(shares.lowered)} where lowered classes show)"
     if not correlation.counts:
         return f"{where}."
     moves = tested is not None and tested.travels
-    lack = ", or the lack of a lowered class" if shares and round(100 * shares.lowered) else ""
+    lack = ", or the lack of a lowered class" if shares and shares.speaks_by_lack else ""
     meaning = {
         "shortcut": f"a shortcut, since it {_why_foreign(tested)}changes the answers to films that "
         "it is put into",
@@ -419,7 +419,8 @@ def _why_undecided(tested: Counterfactual | None) -> str:
         return "it could not be put into other films"
     if tested.removal.is_sharp:
         return "it is sharp, as a thing is, and is not shown to change the answers to other films"
-    if inside or shares.inside + shares.lowered >= 0.5:
+    both = shares.inside + shares.lowered
+    if inside or both >= max(shares.artifact, shares.elsewhere - shares.lowered):
         lies = "where the finding shows" if inside else "where the finding or a lowered class shows"
         return f"it lies {lies}, and does not go with the finding clearly enough"
     return (
