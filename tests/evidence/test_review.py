@@ -33,7 +33,7 @@ GATE = GateConfig(max_gap=0.10)
 SEEN = Sensitivity(0.8, 200, 10, (DetectableGap(0.20, 0.2, 1.0),), 10, 9, {})
 TODAY = date(2026, 11, 25)
 TESTED = SimpleNamespace(
-    removal=SimpleNamespace(both="measured"), transplant=None, tested=True, used=True
+    removal=SimpleNamespace(both="measured", shares=None), transplant=None, tested=True, used=True
 )
 HEAD = "correlation,rank,decision,until,reason,name,date\n"
 
