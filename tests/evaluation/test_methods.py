@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from ravl_med.discovery.clusters import paper_clusters
@@ -141,8 +142,9 @@ def test_spurious_aware_reads_the_largest_gap() -> None:
 
 @SLOW
 def test_george_reads_the_worst_cluster_of_a_class() -> None:
-    evidence = planted_evidence()
+    evidence, threads = planted_evidence(), torch.get_num_threads()
     ranked = george(evidence, "UMAP to 2", 0)
+    assert torch.get_num_threads() == threads
     films = evidence.region_image[ranked.regions]
     labels = evidence.films.labels[films]
     assert len(set(labels.tolist())) == 1

@@ -37,7 +37,7 @@ from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.zero_shot import class_logits
 from ravl_med.errors import DataError
 from ravl_med.evidence.counterfactual.effect_maps import Exploration, effects_over
-from ravl_med.evidence.counterfactual.fills import Fills, LikePlaces
+from ravl_med.evidence.counterfactual.fills import Interpolation, LikePlaces
 from ravl_med.evidence.counterfactual.interventions import (
     PLACES,
     FilledFilm,
@@ -389,10 +389,7 @@ def _compare_fills(
     def compare(fills: list[int]) -> PairedChange:
         of_films, of_controls = (
             tuple(values[:, fills].mean(axis=1) for values in both)
-            for both in (
-                (filled.drop, filled.undone),
-                (filled.control_drop, filled.control_undone),
-            )
+            for both in ((filled.drop, filled.undone), (filled.control_drop, filled.control_undone))
         )
         return compare_pairs(of_films, of_controls, patients, evidence.confidence, least)
 
@@ -490,7 +487,7 @@ def prepare_inputs(
     lowered_class: int | None,  # see `class_margin`
     data: AuditData,
     tick: Callable[[int], None] = lambda count: None,
-    like: Fills | None = None,
+    like: Interpolation | None = None,
 ) -> ModelInputs:
     """Return films as the model sees them, with the margin of a class against another.
 

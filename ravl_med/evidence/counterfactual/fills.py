@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.float32]  # (3, S, S) input of the model; what is returned is a copy
 Mask = NDArray[np.bool_]  # (S, S)
+Place = tuple[int, int, int, int]  # whole pixels, xyxy
 
 _RADIUS = 3
 _DEPTH = 65535.0
@@ -37,21 +38,10 @@ def fill_interpolated(image: Image, box: NDArray[np.float32]) -> Image:
     border. Where a side of the box is a side of the image the opposite one stands for it; a box
     that is the whole image takes the median of the image, channel by channel.
     """
-    x0, y0, x1, y1 = pixel_boxes(box[None], image.shape[1:])[0].tolist()
-    sides = _borders(image, (x0, y0, x1, y1))
+    place = _pixel_box(box, image)
+    x0, y0, x1, y1 = place
     filled = image.copy()
-    across = _between(sides[0], sides[1], x1 - x0)
-    down = _between(sides[2], sides[3], y1 - y0)
-    if across is not None and down is not None:
-        weight = _nearness(y1 - y0, x1 - x0)
-        patch = across * weight + down.transpose(0, 2, 1) * (1 - weight)
-    elif across is not None:
-        patch = across
-    elif down is not None:
-        patch = down.transpose(0, 2, 1)
-    else:
-        patch = _median(image)[:, None, None]
-    filled[:, y0:y1, x0:x1] = patch
+    filled[:, y0:y1, x0:x1] = _interpolated(image, place)
     return filled
 
 
@@ -62,41 +52,29 @@ def transplant_box(target: Image, source: Image, box: NDArray[np.float32]) -> Im
     off, so that no seam is left. A box that is the whole image is taken as it is, plus the
     median of the difference.
     """
-    x0, y0, x1, y1 = pixel_boxes(box[None], target.shape[1:])[0].tolist()
-    offset = fill_interpolated(target - source, box)
+    place = _pixel_box(box, target)
+    x0, y0, x1, y1 = place
     moved = target.copy()
-    moved[:, y0:y1, x0:x1] = source[:, y0:y1, x0:x1] + offset[:, y0:y1, x0:x1]
+    moved[:, y0:y1, x0:x1] = source[:, y0:y1, x0:x1] + _interpolated(target - source, place)
     return moved
 
 
-class Fills(Protocol):
-    """Fills a place of a film in two ways; a film is its number."""
-
-    def fill(self, film: int, box: NDArray[np.float32]) -> Image:
-        """Fill a box (4,), xyxy, of a film as it would be without a feature."""
-        ...
-
-    def replace(self, film: int, box: NDArray[np.float32], bare: NDArray[np.bool_]) -> Image:
-        """Fill it from one film that is `bare`, (N,): without the feature."""
-        ...
-
-
 class Interpolation:
-    """Fills places from their borders: what is left where no other films are at hand."""
+    """Fills places of films, by number, from their borders: where no other films are at hand."""
 
     def __init__(self, read: Callable[[int], Image]) -> None:
         self._read = read
 
     def fill(self, film: int, box: NDArray[np.float32]) -> Image:
-        """Fill a box (4,), xyxy, of a film by interpolation."""
+        """Fill a box (4,), xyxy, of a film as it would be without a feature."""
         return fill_interpolated(self._read(film), box)
 
     def replace(self, film: int, box: NDArray[np.float32], bare: NDArray[np.bool_]) -> Image:
-        """Fill it the same way; nothing is known of other films."""
+        """Fill it in a second way, from one film that is `bare`, (N,): without the feature."""
         return self.fill(film, box)
 
 
-class LikePlaces:
+class LikePlaces(Interpolation):
     """Fills places of films with what the same places of other films hold.
 
     A bank of films gives patches; those are like a place whose borders are. They are set in as
@@ -114,14 +92,16 @@ class LikePlaces:
         frames: NDArray[np.float32],  # (N, 4) xyxy, of each film in its input
         seed: int,
     ) -> None:
-        self._read, self._patients = read, patients
+        super().__init__(read)
+        self._patients = patients
         size = max(float(frames.max(initial=1.0)), 1.0)
         kinds = np.unique(np.rint(_FRAMES * frames / size), axis=0, return_inverse=True)[1]
         self._kind = kinds.ravel()
         self._order = np.random.default_rng([seed, 9]).permutation(len(patients))
-        window = 3 * 4 * (size / 4) ** 2  # bytes of a patch of a coarse window
         self._border = lru_cache(maxsize=max(64, int(_HELD / (_BANK * 8 * size))))(self._borders_of)
-        self._patch = lru_cache(maxsize=max(64, int(_HELD / window)))(self._patch_of)
+        window = 3 * 4 * (size / 4) ** 2  # bytes of a patch of a coarse window
+        self._most = max(64, int(_HELD / window))
+        self._patches: dict[tuple[int, Place], tuple[Image, float]] = {}  # the oldest first
         self._bank = lru_cache(maxsize=16)(self._bank_of)
 
     def fill(self, film: int, box: NDArray[np.float32]) -> Image:
@@ -133,13 +113,13 @@ class LikePlaces:
         removal puts nothing in. Where there are too few others, or no border, it is interpolated.
         """
         picture = self._read(film)
-        filled = fill_interpolated(picture, box)
-        donors = self._likest(film, box, None)[:_CHOICE].tolist()
+        filled, place = fill_interpolated(picture, box), _pixel_box(box, picture)
+        donors = self._likest(film, place, None)[:_CHOICE].tolist()
         if len(donors) < _FEWEST:
             return filled
-        x0, y0, x1, y1 = pixel_boxes(box[None], picture.shape[1:])[0].tolist()
-        _, own = _patch(picture, filled, (x0, y0, x1, y1))
-        patches, stands_out = zip(*(self._patch(d, box.tobytes()) for d in donors), strict=True)
+        patches, stands_out = zip(*self._patches_of(donors, place), strict=True)
+        x0, y0, x1, y1 = place
+        own = np.square((picture[0] - filled[0])[y0:y1, x0:x1]).mean()
         calm = np.flatnonzero(np.array(stands_out) <= own)
         if len(calm) < _FEWEST:
             calm = np.argsort(stands_out, kind="stable")[:_FEWEST]
@@ -151,21 +131,22 @@ class LikePlaces:
 
         Films of the bank that are `bare` come first; where it has none, as `fill`.
         """
-        donors = self._likest(film, box, bare)
+        picture = self._read(film)
+        donors = self._likest(film, _pixel_box(box, picture), bare)
         if not len(donors):
             return self.fill(film, box)
-        return transplant_box(self._read(film), self._read(int(donors[0])), box)
+        return transplant_box(picture, self._read(int(donors[0])), box)
 
     def _likest(
-        self, film: int, box: NDArray[np.float32], allowed: NDArray[np.bool_] | None
+        self, film: int, place: Place, allowed: NDArray[np.bool_] | None
     ) -> NDArray[np.int64]:
         """Return films of other patients in the bank, those with the likest border first."""
         picture = self._read(film)
         bank, _ = self._bank(int(self._kind[film]))
-        ring = _ring(box, picture.shape[1:])
+        ring = _ring(place, picture.shape[1:])
         if not ring.any():
             return bank[:0]
-        borders = self._border(int(self._kind[film]), box.tobytes())
+        borders = self._border(int(self._kind[film]), place)
         apart = np.square(borders - _centred(picture[:1][:, ring])).mean(axis=1)
         usable = self._patients[bank] != self._patients[film]
         if allowed is not None:
@@ -181,16 +162,21 @@ class LikePlaces:
         bank = np.concatenate([own[first], np.delete(own, first)])[:_BANK]  # of each patient first
         return bank, np.stack([self._read(int(film))[0] for film in bank])
 
-    def _borders_of(self, kind: int, place: bytes) -> NDArray[np.float32]:
-        """Return the border of a box on each film of the bank, centred, (m, b)."""
+    def _borders_of(self, kind: int, place: Place) -> NDArray[np.float32]:
+        """Return the border of a place on each film of the bank, centred, (m, b)."""
         _, gray = self._bank(kind)
-        return _centred(gray[:, _ring(np.frombuffer(place, np.float32), gray.shape[1:])])
+        return _centred(gray[:, _ring(place, gray.shape[1:])])
 
-    def _patch_of(self, film: int, place: bytes) -> tuple[Image, float]:
-        """Return what a box of a film holds, see `_patch`."""
-        box, picture = np.frombuffer(place, np.float32), self._read(film)
-        x0, y0, x1, y1 = pixel_boxes(box[None], picture.shape[1:])[0].tolist()
-        return _patch(picture, fill_interpolated(picture, box), (x0, y0, x1, y1))
+    def _patches_of(self, films: Sequence[int], place: Place) -> list[tuple[Image, float]]:
+        """Return what a place of each film holds, see `_patches`; some are held."""
+        missing = [film for film in films if (film, place) not in self._patches]
+        if missing:
+            made = _patches([self._read(film) for film in missing], place)
+            self._patches.update(zip(((film, place) for film in missing), made, strict=True))
+        found = [self._patches[film, place] for film in films]
+        for oldest in list(islice(self._patches, max(0, len(self._patches) - self._most))):
+            del self._patches[oldest]
+        return found
 
 
 _BANK = 64  # films
@@ -200,11 +186,19 @@ _FRAMES = 16  # steps of a side in which frames are told apart
 _WIDE = 2  # pixels of a border
 
 
-def _patch(picture: Image, filled: Image, box: tuple[int, int, int, int]) -> tuple[Image, float]:
-    """Return what a box holds beyond its border carried on, (3, h, w), and how it stands out."""
-    x0, y0, x1, y1 = box
-    patch: Image = picture[:, y0:y1, x0:x1] - filled[:, y0:y1, x0:x1]
-    return patch, float(np.square(patch[0]).mean())
+def _patches(pictures: Sequence[Image], place: Place) -> list[tuple[Image, float]]:
+    """Return what a place holds beyond its border carried on, (3, h, w), and how it stands out.
+
+    All at once: the place and the pixels around it are cut out of each picture as more channels.
+    """
+    x0, y0, x1, y1 = place
+    left, top = max(x0 - 1, 0), max(y0 - 1, 0)
+    cut = np.concatenate([one[:, top : y1 + 1, left : x1 + 1] for one in pictures])
+    inner = x0 - left, y0 - top, x1 - left, y1 - top
+    beyond = cut[:, inner[1] : inner[3], inner[0] : inner[2]] - _interpolated(cut, inner)
+    each = beyond.reshape(len(pictures), -1, y1 - y0, x1 - x0)
+    stands_out = np.square(each[:, 0]).reshape(len(each), -1).mean(axis=1)
+    return list(zip(each, stands_out.tolist(), strict=True))
 
 
 def _medoid(patches: Sequence[Image]) -> Image:
@@ -215,9 +209,9 @@ def _medoid(patches: Sequence[Image]) -> Image:
     return patches[int(np.median(apart, axis=1).argmin())]
 
 
-def _ring(box: NDArray[np.float32], shape: tuple[int, ...]) -> Mask:
-    """Pixels around a box, (S, S)."""
-    x0, y0, x1, y1 = pixel_boxes(box[None], shape)[0].tolist()
+def _ring(place: Place, shape: tuple[int, ...]) -> Mask:
+    """Pixels around a place, (S, S)."""
+    x0, y0, x1, y1 = place
     around = np.zeros(shape, dtype=np.bool_)
     around[max(y0 - _WIDE, 0) : y1 + _WIDE, max(x0 - _WIDE, 0) : x1 + _WIDE] = True
     around[y0:y1, x0:x1] = False
@@ -248,7 +242,9 @@ def fill_mask(image: Image, inside: Mask) -> Image:
         own = np.rint((image[channel] - low) / scale).astype(np.uint16)
         if own.shape != levels.shape or np.abs(own.astype(np.int32) - levels).max() > 1:
             levels = own
-            painted = _inpaint(levels, inside)
+            painted = np.asarray(
+                cv2.inpaint(levels, inside.astype(np.uint8), _RADIUS, cv2.INPAINT_NS)
+            )
         filled[channel, inside] = painted[inside] * np.float32(scale) + np.float32(low)
     return filled
 
@@ -264,21 +260,33 @@ def pixel_boxes(boxes: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[n
     return np.concatenate([low, high], axis=1)
 
 
-def _borders(image: Image, box: tuple[int, int, int, int]) -> list[NDArray[np.float32] | None]:
-    """Lines (3, n) of pixels left, right, above and below a box, smoothed; None off the image."""
-    x0, y0, x1, y1 = box
+def _pixel_box(box: NDArray[np.float32], image: Image) -> Place:
+    x0, y0, x1, y1 = pixel_boxes(box[None], image.shape[1:])[0].tolist()
+    return x0, y0, x1, y1
+
+
+def _interpolated(image: Image, place: Place) -> Image:
+    """Return the patch (c, h, w) of a place of an image (c, S, S), see `fill_interpolated`."""
+    x0, y0, x1, y1 = place
     height, width = image.shape[1:]
-    lines = [
-        image[:, y0:y1, x0 - 1] if x0 > 0 else None,
-        image[:, y0:y1, x1] if x1 < width else None,
-        image[:, y0 - 1, x0:x1] if y0 > 0 else None,
-        image[:, y1, x0:x1] if y1 < height else None,
-    ]
-    return [None if line is None else _smoothed(line) for line in lines]
+    left = image[:, y0:y1, x0 - 1] if x0 > 0 else None
+    right = image[:, y0:y1, x1] if x1 < width else None
+    above = image[:, y0 - 1, x0:x1] if y0 > 0 else None
+    below = image[:, y1, x0:x1] if y1 < height else None
+    across, down = _between(left, right, x1 - x0), _between(above, below, y1 - y0)
+    if across is not None and down is not None:
+        weight = _nearness(y1 - y0, x1 - x0)
+        patch: Image = across * weight + down.transpose(0, 2, 1) * (1 - weight)
+        return patch
+    if across is not None:
+        return across
+    if down is not None:
+        return down.transpose(0, 2, 1)
+    return np.broadcast_to(_median(image)[:, None, None], image.shape)
 
 
 def _smoothed(line: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Binomial mean of three neighbours along a line (3, n), so that grain makes no streaks."""
+    """Binomial mean of three neighbours along a line (c, n), so that grain makes no streaks."""
     mean = line * np.float32(0.5)
     quarter = line * np.float32(0.25)
     mean[:, 1:] += quarter[:, :-1]
@@ -291,10 +299,11 @@ def _smoothed(line: NDArray[np.float32]) -> NDArray[np.float32]:
 def _between(
     first: NDArray[np.float32] | None, last: NDArray[np.float32] | None, steps: int
 ) -> NDArray[np.float32] | None:
-    """Values (3, n, steps) on straight lines between two sides (3, n); one stands for a missing."""
+    """Values (c, n, steps) on lines between two smoothed sides (c, n); one stands for a missing."""
     first, last = (first if first is not None else last), (last if last is not None else first)
     if first is None or last is None:
         return None
+    first, last = _smoothed(first), _smoothed(last)
     return first[:, :, None] + (last - first)[:, :, None] * _steps(steps)
 
 
@@ -316,8 +325,3 @@ def _median(image: Image) -> Image:
     """Median of an image, channel by channel, (3,)."""
     median: Image = np.median(image.reshape(len(image), -1), axis=1).astype(np.float32)
     return median
-
-
-def _inpaint(levels: NDArray[np.uint16], inside: Mask) -> NDArray[np.uint16]:
-    painted: Any = cv2.inpaint(levels, inside.astype(np.uint8), _RADIUS, cv2.INPAINT_NS)
-    return np.asarray(painted, dtype=np.uint16)

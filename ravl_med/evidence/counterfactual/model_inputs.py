@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.discovery.ravl import AuditData
-from ravl_med.evidence.counterfactual.fills import Fills
+from ravl_med.evidence.counterfactual.fills import Interpolation
 from ravl_med.evidence.results import PairedChange
 from ravl_med.evidence.statistics import mean_interval, mean_test, share_interval
 from ravl_med.regions.geometry import InputGeometry
@@ -40,7 +40,7 @@ class ModelInputs:
     # length needs little memory
     margins: Callable[[Iterable[NDArray[np.float32]]], Margins]
     untouched: Callable[[NDArray[np.int64]], Margins]  # films (n,) to `Margins`
-    like: Fills
+    like: Interpolation
     tick: Callable[[int], None]  # called with the number of steps that were done
 
     def texture(self, regions: NDArray[np.int64]) -> NDArray[np.float32]:
