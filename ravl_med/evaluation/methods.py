@@ -337,7 +337,7 @@ def george(evidence: RegionEvidence, own: str, seed: int) -> RankedRegions:
 def _map_down(region: NDArray[np.float32], dimensions: int, seed: int) -> NDArray[np.float64]:
     """UMAP of region embeddings (n, D) to (n, dimensions)."""
     umap = require_umap()
-    # Numba, under UMAP, changes PyTorch's threads; two busy processes then wait for each other.
+    # Numba, under UMAP, gives PyTorch all cores; beside other work its threads then wait in turns.
     with warnings.catch_warnings(), using_threads(None):
         warnings.simplefilter("ignore")  # of one thread, and of small samples
         model = umap.UMAP(
@@ -347,7 +347,7 @@ def _map_down(region: NDArray[np.float32], dimensions: int, seed: int) -> NDArra
             n_epochs=_EPOCHS,
             random_state=seed,
             n_jobs=1,
-            metric="precomputed",  # it would call a function for each pair of so few
+            metric="precomputed",  # else it calls Python for each pair of so few
         )
         mapped = np.asarray(model.fit_transform(euclidean_distances(region)), dtype=np.float64)
     return np.nan_to_num(mapped)

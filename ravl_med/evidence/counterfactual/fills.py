@@ -101,7 +101,7 @@ class LikePlaces(Interpolation):
         self._border = lru_cache(maxsize=max(64, int(_HELD / (_BANK * 8 * size))))(self._borders_of)
         window = 3 * 4 * (size / 4) ** 2  # bytes of a patch of a coarse window
         self._most = max(64, int(_HELD / window))
-        self._patches: dict[tuple[int, Place], tuple[Image, float]] = {}  # the oldest first
+        self._known: dict[tuple[int, Place], tuple[Image, float]] = {}  # the oldest first
         self._bank = lru_cache(maxsize=16)(self._bank_of)
 
     def fill(self, film: int, box: NDArray[np.float32]) -> Image:
@@ -168,14 +168,14 @@ class LikePlaces(Interpolation):
         return _centred(gray[:, _ring(place, gray.shape[1:])])
 
     def _patches_of(self, films: Sequence[int], place: Place) -> list[tuple[Image, float]]:
-        """Return what a place of each film holds, see `_patches`; some are held."""
-        missing = [film for film in films if (film, place) not in self._patches]
+        """Return what a place of each film holds, see `_cut_patches`; some are held."""
+        missing = [film for film in films if (film, place) not in self._known]
         if missing:
-            made = _patches([self._read(film) for film in missing], place)
-            self._patches.update(zip(((film, place) for film in missing), made, strict=True))
-        found = [self._patches[film, place] for film in films]
-        for oldest in list(islice(self._patches, max(0, len(self._patches) - self._most))):
-            del self._patches[oldest]
+            made = _cut_patches([self._read(film) for film in missing], place)
+            self._known.update(zip(((film, place) for film in missing), made, strict=True))
+        found = [self._known[film, place] for film in films]
+        for oldest in list(islice(self._known, max(0, len(self._known) - self._most))):
+            del self._known[oldest]
         return found
 
 
@@ -186,7 +186,7 @@ _FRAMES = 16  # steps of a side in which frames are told apart
 _WIDE = 2  # pixels of a border
 
 
-def _patches(pictures: Sequence[Image], place: Place) -> list[tuple[Image, float]]:
+def _cut_patches(pictures: Sequence[Image], place: Place) -> list[tuple[Image, float]]:
     """Return what a place holds beyond its border carried on, (3, h, w), and how it stands out.
 
     All at once: the place and the pixels around it are cut out of each picture as more channels.
