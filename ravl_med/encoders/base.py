@@ -138,7 +138,7 @@ class HalfPrecisionEncoder:
         self.inner = inner
         self.info: EncoderInfo = inner.info
         self.device: torch.device = inner.device
-        self.model: Any = getattr(inner, "model", None)
+        self.model: Any = getattr(inner, "model", None) if hasattr(inner, "save") else None
 
     def preprocess(self, pixels: NDArray[np.float32]) -> Tensor:
         """Turn a film (H, W) of 0 .. 1 into the model's input, float32 of shape (3, S, S)."""

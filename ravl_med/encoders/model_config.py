@@ -54,7 +54,7 @@ class _OpenClipVision(_Part):
     width: Width = 768
     head_width: Width = 64
     mlp_ratio: Ratio = 4.0
-    patch_size: Patch = 16
+    patch_size: Patch | None = 16  # open_clip writes none for a ResNet
     image_size: Pixels | Annotated[tuple[Pixels, ...], Field(min_length=2, max_length=2)] = 224
     patch_dropout: Share = 0.0
     attn_pooler_queries: Width = 256

@@ -78,7 +78,7 @@ class CropEncoder:
         self.inner = inner
         self.info: EncoderInfo = replace(inner.info, region_pooling=CROPS)
         self.device: torch.device = inner.device
-        self.model = getattr(inner, "model", None)
+        self.model = getattr(inner, "model", None) if hasattr(inner, "save") else None
 
     def preprocess(self, pixels: NDArray[np.float32]) -> Tensor:
         """Turn a film (H, W) of 0 .. 1 into the model's input, float32 of shape (3, S, S)."""

@@ -10,6 +10,7 @@ import torch
 from ravl_med.config.loading import load_config
 from ravl_med.storage.cache import Cache
 from tests.benchmarks.encoders import measure_cost, measure_faith
+from tests.benchmarks.published_models import PUBLISHED, measure_model
 from tests.benchmarks.runner import QUICKSTART, silent
 from tests.benchmarks.towers import TOWERS, measure_accuracy
 
@@ -56,3 +57,17 @@ def test_windows_of_phantoms_are_asked(tmp_path: Path) -> None:
     for row in rows:
         assert (row["films"], row["windows"]) == (8, 72)
         assert all(0 <= share <= 1 for share in (row["whole"], row["regions"], row["crops"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_model_at_full_size_says_what_its_own_library_says(
+    name: str, tmp_path: Path
+) -> None:
+    row = measure_model(name, tmp_path, 1)
+
+    assert row["difference"] <= 1e-4
+    assert row["spread"] > 10 * row["difference"]  # films are told apart
+    assert row["finite"]
+    assert row["effect"] != 0
+    assert row["again"] is None if "swin" in name else row["again"] <= 1e-4

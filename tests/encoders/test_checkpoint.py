@@ -13,7 +13,14 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tiny_models import build, layout_of, scale_attention
+from tiny_models import (
+    CXR_CLIP_KEYS,
+    CxrClip,
+    build,
+    cxr_clip_layout,
+    layout_of,
+    scale_attention,
+)
 from torch import nn
 from torch.nn import functional
 
@@ -270,37 +277,12 @@ def test_what_the_config_cannot_say(vit, layout, tmp_path):
         opened(weights, layout)
 
 
-class CxrClip(nn.Module):
-    """CXR-CLIP's names and steps: a ResNet, a BERT read at its last token, linear heads."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        import timm
-
-        self.image_encoder = nn.Module()
-        self.image_encoder.resnet = timm.create_model("test_resnet", num_classes=0)
-        self.text_encoder = nn.Module()
-        config = transformers.BertConfig.from_pretrained(folder)
-        self.text_encoder.text_encoder = transformers.BertModel(config)
-        self.image_projection, self.text_projection = nn.Module(), nn.Module()
-        self.image_projection.projection = nn.Linear(self.image_encoder.resnet.num_features, 24)
-        self.text_projection.projection = nn.Linear(config.hidden_size, 24)
-        self.logit_scale = nn.Parameter(torch.tensor(2.6))
-
-    def encode_text(self, tokens) -> torch.Tensor:
-        seen = self.text_encoder.text_encoder(**tokens)["last_hidden_state"]
-        last = tokens["attention_mask"].sum(dim=-1) - 1
-        return self.text_projection.projection(seen[torch.arange(len(seen)), last])
-
-    def encode_image(self, images) -> torch.Tensor:
-        return self.image_projection.projection(self.image_encoder.resnet(images))
-
-
 @pytest.mark.usefixtures("no_sockets")
 def test_cxr_clips_layout_is_described_by_a_file_and_a_mapping(family_folder, tmp_path):
     tower = build("biomedclip", tmp_path / "bert")
     torch.manual_seed(3)
-    model = CxrClip(tower).eval()
+    bert = transformers.BertConfig.from_pretrained(tower)
+    model = CxrClip(bert, "test_resnet", 24).eval()
     with torch.no_grad():
         for name, parameter in model.text_encoder.named_parameters():
             if ".attention." in name and name.endswith("weight") and "LayerNorm" not in name:
@@ -310,32 +292,15 @@ def test_cxr_clips_layout_is_described_by_a_file_and_a_mapping(family_folder, tm
         {"model": dict(model.state_dict()), "epoch": 3, "config": {"base": {"seed": 1}}},
         tmp_path / "r50_m.tar",
     )
-    description, name = tmp_path / "cxr_clip.json", "emilyalsentzer/Bio_ClinicalBERT"
-    description.write_text(
-        json.dumps(
-            {
-                "embed_dim": 24,
-                "vision_cfg": {"image_size": 64, "timm_model_name": "test_resnet",
-                               "timm_pool": "avg", "timm_proj": "linear", "timm_proj_bias": True},
-                "text_cfg": {"context_length": 16, "hf_model_name": name, "hf_tokenizer_name": name,
-                             "hf_pooler_type": "eos_pooler", "hf_proj_type": "linear",
-                             "hf_proj_bias": True},
-            }
-        ),
-        encoding="utf-8",
-    )  # fmt: skip
+    description = tmp_path / "cxr_clip.json"
+    layout = cxr_clip_layout("test_resnet", 64, 24, 16)
+    description.write_text(json.dumps(layout), encoding="utf-8")
     config = ModelConfig(
         weights=weights,
         layout=description,
         text_tower=tower,
         preprocess={"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
-        keys={
-            "image_encoder.resnet.": "visual.trunk.",
-            "image_projection.projection.": "visual.head.proj.",
-            "text_encoder.text_encoder.pooler.": None,
-            "text_encoder.text_encoder.": "text.transformer.",
-            "text_projection.projection.": "text.proj.",
-        },
+        keys=CXR_CLIP_KEYS,
     )
     images = torch.randn(3, 3, 64, 64)
     tokens = transformers.BertTokenizer.from_pretrained(tower)(

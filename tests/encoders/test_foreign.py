@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from ravl_med.config.model import ModelConfig
+from ravl_med.encoders.base import in_precision
 from ravl_med.encoders.opening import CropEncoder, open_encoder, open_model_folder, require_folder
 from ravl_med.encoders.region_pooling import CROPS
 from ravl_med.errors import ModelError
@@ -26,6 +27,7 @@ class Images:
     def __init__(self, inner):
         for name in ("info", "device", "preprocess", "geometry", "encode_image", "encode_text"):
             setattr(self, name, getattr(inner, name))
+        self.inner = inner
 
 
 def whole(device):
@@ -34,6 +36,12 @@ def whole(device):
 
 def images_only(device):
     return Images(open_model_folder(FOLDER, device))
+
+
+def unsaved(device):
+    encoder = images_only(device)
+    encoder.model = encoder.inner.model
+    return encoder
 
 
 def broken(device):
@@ -115,8 +123,10 @@ def test_mitigation_needs_a_model_that_can_be_saved(package, family_folder, tmp_
     assert require_folder(opened(f"{package}:whole"), folder, tmp_path / "a") == folder
     written = require_folder(opened(f"{package}:whole"), None, tmp_path / "b")
     assert open_model_folder(written, CPU).info.parameters > 0
-    with pytest.raises(ModelError, match="has no model or no save; mitigation needs both"):
-        require_folder(opened(f"{package}:images_only"), None, Path("never"))
+    for function in ("images_only", "unsaved"):
+        for encoder in (own := opened(f"{package}:{function}"), in_precision(own, "bf16")):
+            with pytest.raises(ModelError, match="has no model or no save; mitigation needs both"):
+                require_folder(encoder, None, Path("never"))
 
 
 def test_the_users_own_encoder_is_asked_for_crops_but_for_no_stage(package):

@@ -8,10 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 
 from ravl_med.encoders import model_config
+from ravl_med.encoders.open_clip import check_layout
 from ravl_med.encoders.opening import open_model_folder
 from ravl_med.errors import ModelError
 
@@ -74,6 +76,11 @@ def test_a_wrong_value_is_one_line(
     assert f": {name}: " in line
     assert ".".join(place.split(".")[-2:]) in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", open_clip.list_models())
+def test_every_architecture_of_open_clip_is_taken(name: str) -> None:
+    check_layout({"model_cfg": open_clip.get_model_config(name)}, "model.architecture", name)
 
 
 def test_a_text_tower_of_a_million_layers(family_folder, tmp_path: Path) -> None:

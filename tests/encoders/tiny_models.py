@@ -13,6 +13,7 @@ from typing import Any
 
 import open_clip
 import sentencepiece
+import timm
 import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -116,7 +117,7 @@ def scale_attention(visual: nn.Module) -> None:
                 parameter.mul_(0.2)
 
 
-def _settle_norms(visual: nn.Module, size: int) -> None:
+def settle_norms(visual: nn.Module, size: int) -> None:
     """Fill the statistics of batch norm, and take away what all images share."""
     noise = functional.interpolate(torch.randn(24, 3, 8, 8), size, mode="bicubic")
     with torch.no_grad():
@@ -136,7 +137,7 @@ def _open_clip(family: str, folder: Path) -> None:
         kind = open_clip.CoCa
         config.pop("custom_text")
     if family == "biomedclip":
-        _bert(folder)
+        write_bert(folder)
         kind = open_clip.CustomTextCLIP
         config["text_cfg"] |= {"hf_model_name": str(folder), "hf_model_pretrained": False}
     if "timm_model_name" in config["vision_cfg"]:
@@ -158,24 +159,75 @@ def _open_clip(family: str, folder: Path) -> None:
                 ):
                     parameter.mul_(10.0)
     scale_attention(model.visual)
-    _settle_norms(model.visual, config["vision_cfg"]["image_size"])
+    settle_norms(model.visual, config["vision_cfg"]["image_size"])
     save_model(model, layout, folder)
 
 
-def _bert(folder: Path) -> None:
-    """Config and tokenizer of a tiny BERT, as BiomedCLIP's folder and PubMedBERT's have them."""
+_TINY_BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+              "intermediate_size": 64, "max_position_embeddings": 32}  # fmt: skip
+
+
+def write_bert(folder: Path, words: int = 0, **size: int) -> transformers.BertConfig:
+    """Config and tokenizer of a BERT, as BiomedCLIP's folder and PubMedBERT's have them.
+
+    So many words, or as many as there are; sizes that are not named are tiny.
+    """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = list("abcdefghijklmnopqrstuvwxyz")
     vocabulary = [*special, *WORDS, *letters, *(f"##{letter}" for letter in letters)]
     vocabulary = list(dict.fromkeys(vocabulary))
+    vocabulary += [f"[unused{number}]" for number in range(words - len(vocabulary))]
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     tokenizer = transformers.BertTokenizer(vocab={w: i for i, w in enumerate(vocabulary)})
     tokenizer.save_pretrained(folder)
-    config = transformers.BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=32,
-    )  # fmt: skip
+    config = transformers.BertConfig(vocab_size=len(vocabulary), **{**_TINY_BERT, **size})
     config.save_pretrained(folder)
+    return config
+
+
+class CxrClip(nn.Module):
+    """CXR-CLIP's names and steps: a ResNet, a BERT read at its last token, linear heads."""
+
+    def __init__(self, bert: transformers.BertConfig, resnet: str, size: int) -> None:
+        super().__init__()
+        self.image_encoder, self.text_encoder = nn.Module(), nn.Module()
+        self.image_encoder.resnet = timm.create_model(resnet, num_classes=0)
+        self.text_encoder.text_encoder = transformers.BertModel(bert)
+        self.image_projection, self.text_projection = nn.Module(), nn.Module()
+        self.image_projection.projection = nn.Linear(self.image_encoder.resnet.num_features, size)
+        self.text_projection.projection = nn.Linear(bert.hidden_size, size)
+        self.logit_scale = nn.Parameter(torch.tensor(2.6))
+
+    def encode_text(self, tokens) -> torch.Tensor:
+        seen = self.text_encoder.text_encoder(**tokens)["last_hidden_state"]
+        last = tokens["attention_mask"].sum(dim=-1) - 1
+        return self.text_projection.projection(seen[torch.arange(len(seen)), last])
+
+    def encode_image(self, images) -> torch.Tensor:
+        return self.image_projection.projection(self.image_encoder.resnet(images))
+
+
+CXR_CLIP_KEYS = {
+    "image_encoder.resnet.": "visual.trunk.",
+    "image_projection.projection.": "visual.head.proj.",
+    "text_encoder.text_encoder.pooler.": None,
+    "text_encoder.text_encoder.": "text.transformer.",
+    "text_projection.projection.": "text.proj.",
+}
+
+
+def cxr_clip_layout(resnet: str, side: int, size: int, context: int) -> dict[str, Any]:
+    """Return the layout file of a CXR-CLIP."""
+    name = "emilyalsentzer/Bio_ClinicalBERT"
+    return {
+        "embed_dim": size,
+        "vision_cfg": {"image_size": side, "timm_model_name": resnet, "timm_pool": "avg",
+                       "timm_proj": "linear", "timm_proj_bias": True},
+        "text_cfg": {"context_length": context, "hf_model_name": name, "hf_tokenizer_name": name,
+                     "hf_pooler_type": "eos_pooler", "hf_proj_type": "linear",
+                     "hf_proj_bias": True},
+    }  # fmt: skip
 
 
 def _huggingface(family: str, folder: Path) -> None:
@@ -206,7 +258,7 @@ def _huggingface(family: str, folder: Path) -> None:
         )
     else:
         if family == "hf_siglip":
-            text["vocab_size"] = _siglip_tokenizer(folder)
+            text["vocab_size"] = write_siglip_tokenizer(folder, 16)
         else:
             text["vocab_size"] = _gemma_tokenizer(folder, "GemmaTokenizer")
         config = transformers.SiglipConfig(vision_config=vision, text_config=text)
@@ -237,7 +289,7 @@ def _clip_tokenizer(folder: Path) -> int:
     return len(vocabulary)
 
 
-def _siglip_tokenizer(folder: Path) -> int:
+def write_siglip_tokenizer(folder: Path, context: int) -> int:
     """spiece.model and tokenizer_config.json, as SigLIP's folders have them."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -247,7 +299,7 @@ def _siglip_tokenizer(folder: Path) -> int:
     )  # fmt: skip
     (folder / "spiece.model").write_bytes(model.getvalue())
     settings = {"tokenizer_class": "SiglipTokenizer", "do_lower_case": True, "eos_token": "</s>",
-                "pad_token": "</s>", "unk_token": "<unk>", "model_max_length": 16,
+                "pad_token": "</s>", "unk_token": "<unk>", "model_max_length": context,
                 "model_input_names": ["input_ids"]}  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return 64
