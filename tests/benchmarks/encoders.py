@@ -178,7 +178,7 @@ _PUBLISHED = Table(
     Column("with 16 regions", "{regions:.2f} x"),
     Column("one removal", "{removal:.2f} s"),
     *_SAME.beside("logits, difference", "{difference:.0e}"),
-    Column("saved and opened again", lambda row: _again(row["again"])),
+    Column("saved and opened again, difference", lambda row: _again(row["again"])),
     Column("logits, spread over films", "{spread:.3f}"),
 )
 
