@@ -65,7 +65,8 @@ def coarse_mask(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     step = len(mask) // SIDE
     if step < 2:
         return mask
-    return np.asarray(mask.reshape(SIDE, step, SIDE, step).any(axis=(1, 3)))
+    parts = [mask[row::step, column::step] for row in range(step) for column in range(step)]
+    return np.asarray(np.logical_or.reduce(parts))
 
 
 class Segmenter(Protocol):
