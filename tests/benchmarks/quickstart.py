@@ -341,7 +341,7 @@ PAGE = Page(
             "A region hits when it shares half the area of the smaller box. Regions count where "
             "their removal effect lies; beside it as they were cut. A generator on the border of "
             "tiles hits none of them: of 4 x 4 tiles one in two generators has no tile that holds "
-            "half of it.",
+            "half of it. Measured before windows were chosen by what the maps say of them.",
             [lambda rows: bullets([_precision(rows)]), _LOCALISATION],
             lambda setup: measure_audits("localisation", setup),
             {"cohorts": 1},
