@@ -114,6 +114,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
+def trained_model(encoder: Encoder) -> Any:
+    """Return the model that mitigation trains; None where there is none, or none to be saved."""
+    return getattr(encoder, "model", None) if hasattr(encoder, "save") else None
+
+
 def in_precision(encoder: Encoder, precision: str) -> Encoder:
     """Return the encoder itself for ``fp32``, one that computes in bfloat16 for ``bf16``."""
     return HalfPrecisionEncoder(encoder) if precision == "bf16" else encoder
@@ -138,7 +143,7 @@ class HalfPrecisionEncoder:
         self.inner = inner
         self.info: EncoderInfo = inner.info
         self.device: torch.device = inner.device
-        self.model: Any = getattr(inner, "model", None) if hasattr(inner, "save") else None
+        self.model: Any = trained_model(inner)
 
     def preprocess(self, pixels: NDArray[np.float32]) -> Tensor:
         """Turn a film (H, W) of 0 .. 1 into the model's input, float32 of shape (3, S, S)."""

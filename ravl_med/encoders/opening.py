@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ravl_med.config.model import ModelConfig, PreprocessConfig, RegionPooling
 from ravl_med.encoders import local_files
-from ravl_med.encoders.base import Encoder, EncoderInfo
+from ravl_med.encoders.base import Encoder, EncoderInfo, trained_model
 from ravl_med.encoders.huggingface import HuggingFaceEncoder, open_huggingface
 from ravl_med.encoders.open_clip import (
     OpenClipEncoder,
@@ -67,33 +67,29 @@ def open_factory(config: ModelConfig, device: torch.device) -> Encoder:
             f"model.factory: what {name[:80]!r} returns has no {', '.join(missing)}; expected an "
             "Encoder as ravl_med.encoders.base describes it."
         )
-    found: Encoder = encoder if hasattr(encoder, "encode_regions") else CropEncoder(encoder)
-    return found
+    return encoder if hasattr(encoder, "encode_regions") else CropEncoder(encoder)
 
 
 class CropEncoder:
     """An `Encoder` around one that only embeds whole images; each region costs a forward pass."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Encoder) -> None:
         self.inner = inner
         self.info: EncoderInfo = replace(inner.info, region_pooling=CROPS)
         self.device: torch.device = inner.device
-        self.model = getattr(inner, "model", None) if hasattr(inner, "save") else None
+        self.model: Any = trained_model(inner)
 
     def preprocess(self, pixels: NDArray[np.float32]) -> Tensor:
         """Turn a film (H, W) of 0 .. 1 into the model's input, float32 of shape (3, S, S)."""
-        image: Tensor = self.inner.preprocess(pixels)
-        return image
+        return self.inner.preprocess(pixels)
 
     def geometry(self, height: int, width: int) -> InputGeometry:
         """Return the mapping of boxes from a stored film of that size to the input."""
-        path: InputGeometry = self.inner.geometry(height, width)
-        return path
+        return self.inner.geometry(height, width)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Embed inputs (B, 3, S, S) as (B, D), unit norm."""
-        embedded: Tensor = self.inner.encode_image(images)
-        return embedded
+        return self.inner.encode_image(images)
 
     def encode_regions(self, images: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Embed inputs (B, 3, S, S) as (B, D) and their regions as (sum of r_i, D), unit norm."""
@@ -103,12 +99,11 @@ class CropEncoder:
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embed texts as (T, D), unit norm."""
-        embedded: Tensor = self.inner.encode_text(texts)
-        return embedded
+        return self.inner.encode_text(texts)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the weights, where the inner encoder gives them."""
-        return dict(self.inner.state_dict())
+        return self.inner.state_dict()
 
     def save(self, folder: Path) -> None:
         """Write the model as the inner encoder does."""
@@ -180,7 +175,7 @@ def require_folder(encoder: Encoder, folder: Path | None, place: Path) -> Path:
     """
     if folder is not None and folder.is_dir():
         return folder
-    if getattr(encoder, "model", None) is None or not hasattr(encoder, "save"):
+    if trained_model(encoder) is None:
         raise ModelError(
             "model.factory: what it returns has no model or no save; mitigation needs both, since "
             "it trains copies of the model. Name a folder or a checkpoint instead."

@@ -272,7 +272,9 @@ PAGE = Page(
             "the publisher's own library (open_clip, transformers, timm) on the same files. "
             "Seconds of one thread; peak is what the process holds beyond its libraries. No "
             "vocabulary but OpenAI's was at hand: the others are short, and the tables of the text "
-            "towers as long as published. Without `save`, a model of `model.factory` is not saved.",
+            "towers as long as published. Swin-T is code of one's own (`model.factory`): beside it "
+            "stands that code without this package, and it has no `save`. CheXzero's weights are "
+            "for 224 pixels; those for 320 have position embeddings of that size.",
             [_PUBLISHED],
             measure_published,
             {"rounds": 3},

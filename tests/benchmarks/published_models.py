@@ -1,8 +1,8 @@
 """Published models at full size: opened from what their publishers hand out, and asked.
 
 Their weights are random: the sizes, the names of tensors, the position embeddings and the files are
-the publishers'. What a tokenizer of its own needs is cut short where its words are not at hand; the
-table of words that the text tower holds is as long as the publisher's.
+the publishers'. Vocabularies are short where the publisher's is not at hand; the text tower's table
+of words is as long as published.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import open_clip
 import torch
 import transformers
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ravl_med.config.model import ModelConfig
@@ -35,6 +35,7 @@ from ravl_med.regions.region_set import cut_tiles
 from tests.benchmarks.processes import forget_peak, map_in_children, peak_mb
 from tests.benchmarks.runner import Setup
 from tests.benchmarks.tables import Row
+from tests.benchmarks.towers import processor_seconds
 
 _FOLDER = "RAVL_MED_PUBLISHED"  # variable of the environment: where `open_swin` finds its files
 _CPU = torch.device("cpu")
@@ -97,9 +98,8 @@ def _write(asked: tuple[str, Path]) -> dict[str, Any]:
 
 def _measure(asked: tuple[str, dict[str, Any], Path, int]) -> Row:
     name, section, work, rounds = asked
-    held = forget_peak()
-    begun = time.process_time()
     os.environ[_FOLDER] = str(work / "published")
+    held, begun = forget_peak(), time.process_time()
     encoder = _open(section)
     opened = time.process_time() - begun
     row, images, logits = _ask(encoder, rounds)
@@ -153,9 +153,9 @@ def _ask(encoder: Encoder, rounds: int) -> tuple[Row, Tensor, Tensor]:
 
     effect = remove()
     regions = embed_regions()
-    alone = [_seconds(lambda: encoder.encode_image(images[:1])) for _ in range(rounds)]
-    together = [_seconds(embed_regions) for _ in range(rounds)]
-    removal = [_seconds(remove) for _ in range(rounds)]
+    alone = [processor_seconds(lambda: encoder.encode_image(images[:1])) for _ in range(rounds)]
+    together = [processor_seconds(embed_regions) for _ in range(rounds)]
+    removal = [processor_seconds(remove) for _ in range(rounds)]
     assert regions.shape == (len(tiles), encoder.info.embedding_size)
     return (
         {
@@ -191,30 +191,20 @@ def _films(count: int) -> list[NDArray[np.float32]]:
     return [np.ascontiguousarray(film[0].numpy()) for film in films]
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    begun = time.process_time()
-    run()
-    return time.process_time() - begun
-
-
 def _tiny() -> Any:
     """Tokenizers and attention that matters: as the tests of tiny models make them."""
     return importlib.import_module("tests.encoders.tiny_models")
 
 
-def _state_into(model: nn.Module, path: Path) -> nn.Module:
+def _state_into(model: Any, path: Path) -> Any:
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return model.eval()
 
 
 def _by_open_clip(model: Any, tokens: Callable[[Sequence[str]], Any]) -> Embed:
     def embed(images: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor, float]:
-        given = tokens(texts)
-        return (
-            model.encode_image(images),
-            model.encode_text(given),
-            float(model.logit_scale.exp()),
-        )
+        said = model.encode_text(tokens(texts))
+        return model.encode_image(images), said, float(model.logit_scale.exp())
 
     return embed
 
@@ -222,7 +212,7 @@ def _by_open_clip(model: Any, tokens: Callable[[Sequence[str]], Any]) -> Embed:
 def _openai(name: str, file: str, side: int = 0) -> tuple[Any, Any]:
     """Write and refer to a checkpoint under OpenAI's names, of an architecture of open_clip.
 
-    A side that is named is that of films as CheXzero's are prepared.
+    Where a side is named, films are prepared as for CheXzero.
     """
 
     def build() -> Any:
@@ -281,26 +271,19 @@ def _refer_biomedclip(folder: Path) -> Embed:
 
     model = _build_biomedclip(folder).eval()
     model.load_state_dict(load_file(folder / "open_clip_model.safetensors"))
-    return _by_open_clip(model, _bert_tokens(folder, 256, lambda given: given["input_ids"]))
+    tokens = _bert_tokens(folder, 256)
+    return _by_open_clip(model, lambda texts: tokens(texts)["input_ids"])
 
 
-def _bert_tokens(
-    folder: Path, context: int, pick: Callable[[Any], Any]
-) -> Callable[[Sequence[str]], Any]:
+def _bert_tokens(folder: Path, context: int) -> Callable[[Sequence[str]], Any]:
     tokenizer = transformers.BertTokenizer.from_pretrained(folder)
-
-    def tokens(texts: Sequence[str]) -> Any:
-        return pick(
-            tokenizer(
-                list(texts),
-                padding="max_length",
-                max_length=context,
-                truncation=True,
-                return_tensors="pt",
-            )
-        )
-
-    return tokens
+    return lambda texts: tokenizer(
+        list(texts),
+        padding="max_length",
+        max_length=context,
+        truncation=True,
+        return_tensors="pt",
+    )
 
 
 def _write_cxr_clip(folder: Path) -> dict[str, Any]:
@@ -326,45 +309,20 @@ def _refer_cxr_clip(folder: Path) -> Embed:
     model = _tiny().CxrClip(transformers.BertConfig.from_pretrained(text), "resnet50", 512)
     kept = torch.load(folder / "r50_mcc.tar", map_location="cpu", weights_only=True)
     model.load_state_dict(kept["model"])
-    return _by_open_clip(model.eval(), _bert_tokens(text, 256, lambda given: given))
+    return _by_open_clip(model.eval(), _bert_tokens(text, 256))
 
 
-class _SwinClip(nn.Module):
-    """CXR-CLIP's Swin: the first cell of its last map is the image; a BERT read at its last token.
-
-    The two heads are linear.
-    """
-
-    def __init__(self, bert: transformers.BertConfig) -> None:
-        super().__init__()
-        self.swin = transformers.SwinModel(transformers.SwinConfig())
-        self.bert = transformers.BertModel(bert, add_pooling_layer=False)
-        self.image_head = nn.Linear(self.swin.num_features, 512)
-        self.text_head = nn.Linear(int(bert.hidden_size or 0), 512)
-        self.logit_scale = nn.Parameter(torch.tensor(2.6))
-
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Embed inputs (B, 3, 224, 224) as (B, 512)."""
-        cells = self.swin(images).last_hidden_state
-        embedded: Tensor = self.image_head(cells[:, 0])
-        return embedded
-
-    def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
-        """Embed tokens of texts as (T, 512)."""
-        seen = self.bert(**tokens).last_hidden_state
-        last = tokens["attention_mask"].sum(dim=-1) - 1
-        embedded: Tensor = self.text_head(seen[torch.arange(len(seen)), last])
-        return embedded
+def _build_swin(folder: Path) -> Any:
+    return _tiny().CxrClipSwin(transformers.BertConfig.from_pretrained(folder), "swin", 512)
 
 
 class SwinEncoder:
     """What a user brings through ``model.factory`` for it: no regions, so that they are crops."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        config = transformers.BertConfig.from_pretrained(folder)
-        self.model = _state_into(_SwinClip(config), folder / "swint_mcc.pt").to(device)
+        self.model = _state_into(_build_swin(folder), folder / "swint_mcc.pt").to(device)
         self.device = device
-        self._tokens = _bert_tokens(folder, 256, lambda given: given)
+        self._tokens = _bert_tokens(folder, 256)
         self.info = EncoderInfo(
             architecture="Swin-T with Bio_ClinicalBERT",
             digest="",
@@ -375,7 +333,7 @@ class SwinEncoder:
             region_pooling="",
             embedding_size=512,
             parameters=sum(weight.numel() for weight in self.model.parameters()),
-            logit_scale=float(self.model.logit_scale.detach().exp()),  # type: ignore[operator]
+            logit_scale=float(self.model.logit_scale.detach().exp()),
         )
 
     def preprocess(self, pixels: NDArray[np.float32]) -> Tensor:
@@ -394,12 +352,12 @@ class SwinEncoder:
     @torch.inference_mode()
     def encode_image(self, images: Tensor) -> Tensor:
         """Embed inputs (B, 3, 224, 224) as (B, 512), unit norm."""
-        return functional.normalize(self.model.encode_image(images), dim=-1)  # type: ignore[operator]
+        return functional.normalize(self.model.encode_image(images), dim=-1)
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embed texts as (T, 512), unit norm."""
-        return functional.normalize(self.model.encode_text(self._tokens(texts)), dim=-1)  # type: ignore[operator]
+        return functional.normalize(self.model.encode_text(self._tokens(texts)), dim=-1)
 
 
 def open_swin(device: torch.device) -> SwinEncoder:
@@ -408,9 +366,10 @@ def open_swin(device: torch.device) -> SwinEncoder:
 
 
 def _write_swin(folder: Path) -> dict[str, Any]:
-    model = _SwinClip(_tiny().write_bert(folder, words=28_996, **_BERT))
+    _tiny().write_bert(folder, words=28_996, **_BERT)
+    model = _build_swin(folder)
     with torch.no_grad():
-        for name, weight in model.swin.named_parameters():
+        for name, weight in model.image_encoder.named_parameters():
             if name.endswith(("query.weight", "key.weight")):
                 weight.mul_(6.0)
     torch.save(model.state_dict(), folder / "swint_mcc.pt")
@@ -418,9 +377,8 @@ def _write_swin(folder: Path) -> dict[str, Any]:
 
 
 def _refer_swin(folder: Path) -> Embed:
-    model = _SwinClip(transformers.BertConfig.from_pretrained(folder))
-    tokens = _bert_tokens(folder, 256, lambda given: given)
-    return _by_open_clip(_state_into(model, folder / "swint_mcc.pt"), tokens)
+    model = _state_into(_build_swin(folder), folder / "swint_mcc.pt")
+    return _by_open_clip(model, _bert_tokens(folder, 256))
 
 
 def _write_medsiglip(folder: Path) -> dict[str, Any]:
@@ -461,8 +419,9 @@ def _refer_medsiglip(folder: Path) -> Embed:
 PUBLISHED: dict[str, Published] = {
     "biomedclip": Published("BiomedCLIP: ViT-B/16, BERT", _write_biomedclip, _refer_biomedclip),
     "pubmedclip": Published("PubMedCLIP: RN50", *_openai("RN50", "PubMedCLIP_RN50.pth")),
-    "chexzero": Published(
-        "CheXzero: ViT-B/32, 320 pixels", *_openai("ViT-B-32", "best_64.pt", 320)
+    "chexzero": Published("CheXzero: ViT-B/32", *_openai("ViT-B-32", "best_64.pt", 224)),
+    "chexzero_320": Published(
+        "the same, trained at 320 pixels", *_openai("ViT-B-32", "best_64.pt", 320)
     ),
     "cxr_clip": Published("CXR-CLIP: ResNet-50, BERT", _write_cxr_clip, _refer_cxr_clip),
     "cxr_clip_swin": Published("CXR-CLIP: Swin-T, BERT, by a factory", _write_swin, _refer_swin),

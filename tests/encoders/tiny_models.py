@@ -189,15 +189,19 @@ def write_bert(folder: Path, words: int = 0, **size: int) -> transformers.BertCo
 class CxrClip(nn.Module):
     """CXR-CLIP's names and steps: a ResNet, a BERT read at its last token, linear heads."""
 
-    def __init__(self, bert: transformers.BertConfig, resnet: str, size: int) -> None:
+    def __init__(self, bert: transformers.BertConfig, tower: str, size: int) -> None:
         super().__init__()
         self.image_encoder, self.text_encoder = nn.Module(), nn.Module()
-        self.image_encoder.resnet = timm.create_model(resnet, num_classes=0)
+        features = self.add_tower(tower)
         self.text_encoder.text_encoder = transformers.BertModel(bert)
         self.image_projection, self.text_projection = nn.Module(), nn.Module()
-        self.image_projection.projection = nn.Linear(self.image_encoder.resnet.num_features, size)
+        self.image_projection.projection = nn.Linear(features, size)
         self.text_projection.projection = nn.Linear(bert.hidden_size, size)
         self.logit_scale = nn.Parameter(torch.tensor(2.6))
+
+    def add_tower(self, tower: str) -> int:
+        self.image_encoder.resnet = timm.create_model(tower, num_classes=0)
+        return self.image_encoder.resnet.num_features
 
     def encode_text(self, tokens) -> torch.Tensor:
         seen = self.text_encoder.text_encoder(**tokens)["last_hidden_state"]
@@ -206,6 +210,18 @@ class CxrClip(nn.Module):
 
     def encode_image(self, images) -> torch.Tensor:
         return self.image_projection.projection(self.image_encoder.resnet(images))
+
+
+class CxrClipSwin(CxrClip):
+    """The same with a Swin-T, the first cell of whose last map is the image."""
+
+    def add_tower(self, tower: str) -> int:
+        self.image_encoder.image_encoder = transformers.SwinModel(transformers.SwinConfig())
+        return self.image_encoder.image_encoder.num_features
+
+    def encode_image(self, images) -> torch.Tensor:
+        cells = self.image_encoder.image_encoder(images).last_hidden_state
+        return self.image_projection.projection(cells[:, 0])
 
 
 CXR_CLIP_KEYS = {
