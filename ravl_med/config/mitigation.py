@@ -68,6 +68,13 @@ class MitigationConfig(Section):
         description="keep less of the forward pass and compute it again for the gradients: less "
         "memory, more time, the same weights",
     )
+    lora_rank: int = Field(
+        0,
+        ge=0,
+        le=1_024,
+        description="rank of adapters that are trained in the attention of the image tower in "
+        "place of its weights (LoRA, twice its rank as alpha), for less memory; 0: none",
+    )
     freeze_norms: bool = Field(True, description="keep the statistics of BatchNorm")
     cropped: Share = Field(0.0, description="share of the films that are cut to a random part")
     clip_weight: Share = Field(0.8, description="lambda: share of L_CLIP in the loss")

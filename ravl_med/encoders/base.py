@@ -136,8 +136,8 @@ def using_threads(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class HalfPrecisionEncoder:
-    """An `Encoder` that multiplies in bfloat16; its embeddings are float32."""
+class WrappedEncoder:
+    """An `Encoder` around another one, which does all that a subclass does not."""
 
     def __init__(self, inner: Encoder) -> None:
         self.inner = inner
@@ -155,14 +155,38 @@ class HalfPrecisionEncoder:
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Embed inputs (B, 3, S, S) as (B, D), unit norm."""
+        return self.inner.encode_image(images)
+
+    def encode_regions(self, images: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Embed inputs (B, 3, S, S) as (B, D) and their regions as (sum of r_i, D), unit norm."""
+        return self.inner.encode_regions(images, boxes)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts as (T, D), unit norm."""
+        return self.inner.encode_text(texts)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights, where the inner encoder gives them."""
+        return self.inner.state_dict()
+
+    def save(self, folder: Path) -> None:
+        """Write the model as the inner encoder does."""
+        self.inner.save(folder)
+
+
+class HalfPrecisionEncoder(WrappedEncoder):
+    """An `Encoder` that multiplies in bfloat16; its embeddings are float32."""
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Embed inputs (B, 3, S, S) as (B, D), unit norm."""
         with self._half():
-            embedded = self.inner.encode_image(images)
+            embedded = super().encode_image(images)
         return functional.normalize(embedded.float(), dim=-1)
 
     def encode_regions(self, images: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Embed inputs (B, 3, S, S) as (B, D) and their regions as (sum of r_i, D), unit norm."""
         with self._half():
-            whole, regions = self.inner.encode_regions(images, boxes)
+            whole, regions = super().encode_regions(images, boxes)
         return (
             functional.normalize(whole.float(), dim=-1),
             functional.normalize(regions.float(), dim=-1),
@@ -171,16 +195,8 @@ class HalfPrecisionEncoder:
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embed texts as (T, D), unit norm."""
         with self._half():
-            embedded = self.inner.encode_text(texts)
+            embedded = super().encode_text(texts)
         return functional.normalize(embedded.float(), dim=-1)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the weights, unchanged."""
-        return self.inner.state_dict()
-
-    def save(self, folder: Path) -> None:
-        """Write the model as the inner encoder does."""
-        self.inner.save(folder)
 
     def _half(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)

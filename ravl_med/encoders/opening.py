@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ravl_med.config.model import ModelConfig, PreprocessConfig, RegionPooling
 from ravl_med.encoders import local_files
-from ravl_med.encoders.base import Encoder, EncoderInfo, trained_model
+from ravl_med.encoders.base import Encoder, WrappedEncoder, trained_model
 from ravl_med.encoders.huggingface import HuggingFaceEncoder, open_huggingface
 from ravl_med.encoders.open_clip import (
     OpenClipEncoder,
@@ -27,7 +25,6 @@ from ravl_med.encoders.open_clip import (
 )
 from ravl_med.encoders.region_pooling import CROPS, cut_crops
 from ravl_med.errors import ModelError
-from ravl_med.regions.geometry import InputGeometry
 
 _WEIGHTS_KEY = "model.weights"
 _NEEDED = ("device", "encode_image", "encode_text", "geometry", "info", "preprocess")
@@ -70,44 +67,18 @@ def open_factory(config: ModelConfig, device: torch.device) -> Encoder:
     return encoder if hasattr(encoder, "encode_regions") else CropEncoder(encoder)
 
 
-class CropEncoder:
+class CropEncoder(WrappedEncoder):
     """An `Encoder` around one that only embeds whole images; each region costs a forward pass."""
 
     def __init__(self, inner: Encoder) -> None:
-        self.inner = inner
-        self.info: EncoderInfo = replace(inner.info, region_pooling=CROPS)
-        self.device: torch.device = inner.device
-        self.model: Any = trained_model(inner)
-
-    def preprocess(self, pixels: NDArray[np.float32]) -> Tensor:
-        """Turn a film (H, W) of 0 .. 1 into the model's input, float32 of shape (3, S, S)."""
-        return self.inner.preprocess(pixels)
-
-    def geometry(self, height: int, width: int) -> InputGeometry:
-        """Return the mapping of boxes from a stored film of that size to the input."""
-        return self.inner.geometry(height, width)
-
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Embed inputs (B, 3, S, S) as (B, D), unit norm."""
-        return self.inner.encode_image(images)
+        super().__init__(inner)
+        self.info = replace(inner.info, region_pooling=CROPS)
 
     def encode_regions(self, images: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Embed inputs (B, 3, S, S) as (B, D) and their regions as (sum of r_i, D), unit norm."""
         whole = self.encode_image(images)
         regions = [whole[:0], *(self.encode_image(part) for part in cut_crops(images, boxes))]
         return whole, torch.cat(regions)
-
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts as (T, D), unit norm."""
-        return self.inner.encode_text(texts)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the weights, where the inner encoder gives them."""
-        return self.inner.state_dict()
-
-    def save(self, folder: Path) -> None:
-        """Write the model as the inner encoder does."""
-        self.inner.save(folder)
 
 
 def open_encoder(config: ModelConfig, folder: Path | None, device: torch.device) -> Encoder:

@@ -155,7 +155,8 @@ class QFormerTokens(VisualTokens):
     def pool(self, seen: Seen, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Average tokens over inputs, (B, D), and those read off regions, (sum of r_i, D)."""
         whole = seen.tokens.mean(dim=1)
-        kept = [self.keep(seen, film, own).mean(dim=1) for film, own in enumerate(boxes)]
+        given = (place for place in enumerate(boxes) if len(place[1]))
+        kept = [self.keep(seen, film, own).mean(dim=1) for film, own in given]
         return whole, torch.cat([whole[:0], *kept])
 
     def ask(self, seen: Seen, instruction: Tensor) -> Tensor:

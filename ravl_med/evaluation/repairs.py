@@ -49,7 +49,7 @@ from ravl_med.evidence.confirmation import split_patients
 from ravl_med.evidence.counterfactual import CounterfactualModel, prepare_inputs
 from ravl_med.evidence.counterfactual.fills import Interpolation
 from ravl_med.evidence.results import SpuriousCorrelation
-from ravl_med.mitigation.arms import ARMS, Arm, ImageTower
+from ravl_med.mitigation.arms import ARMS, Arm, ImageTower, Tower
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.fine_tuning_set import (
     FineTuningSet,
@@ -67,7 +67,6 @@ from ravl_med.mitigation.spurious_regions import (
 from ravl_med.mitigation.training import (
     ArmTraining,
     SelectionFilms,
-    Tower,
     predict_films_and_regions,
 )
 from ravl_med.storage.cache import Cache

@@ -17,6 +17,7 @@ Chuang et al., "Debiasing vision-language models via biased prompts", arXiv 2302
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,6 +33,7 @@ from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.config.model import RegionPooling
 from ravl_med.encoders.generative import GenerativeEncoder
 from ravl_med.encoders.region_pooling import embed_images, region_pooling_of
+from ravl_med.errors import ConfigError, ModelError
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable
 from ravl_med.mitigation.losses import (
     RegionEvidence,
@@ -108,11 +110,14 @@ def move_boxes(boxes: Tensor, film: Tensor, views: Views, size: int) -> tuple[Te
 Term = Literal["cross_entropy", "group_robust", "contrast", "regions", "relevance", "alignment"]
 _OF_REGIONS: frozenset[Term] = frozenset({"regions", "relevance", "alignment"})
 _LEAST_VISIBLE = 0.5
-_IMAGE_SIDE = (
-    "vision_tower", "vision_model", "visual", "multi_modal_projector", "connector", "qformer",
-    "language_projection", "query_tokens", "image_newline",
+# CLIP's ResNets read the weights of their pool's layers, and do not call them.
+_ATTENTION = re.compile("attn(?!pool)|attention")
+_TOWERS = ("vision_tower", "vision_model", "visual", "qformer")
+_PROJECTORS = (
+    "multi_modal_projector", "connector", "merger", "language_projection", "query_tokens",
+    "image_newline",
 )  # fmt: skip
-"""Parts of the names of weights that belong to the image tower and its projector."""
+"""Parts of the names of weights of an image side: its towers, and what leads to the decoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +201,7 @@ class AnswerTower(nn.Module):
         self._encoder = encoder
         self.inner.requires_grad_(False)
         for name, parameter in self.inner.named_parameters():
-            parameter.requires_grad_(any(part in name for part in _IMAGE_SIDE))
+            parameter.requires_grad_(any(part in name for part in _TOWERS + _PROJECTORS))
 
     def forward(
         self, images: Tensor, boxes: list[Tensor] | None = None, labels: Tensor | None = None
@@ -217,6 +222,51 @@ class AnswerTower(nn.Module):
     def logits(self, images: Tensor, classes: Tensor, temperature: float) -> Tensor:
         """Return the answers (B, C) to inputs, on the CPU; class texts have no part in them."""
         return self._encoder.answer(images)
+
+
+Tower = ImageTower | AnswerTower
+"""The image side of a model as arms train it: contrastive, or one that writes."""
+
+
+def adapt_attention(tower: Tower, rank: int) -> Any:
+    """Put adapters into the attention of an image side, in place, and freeze its weights there.
+
+    What leads to the decoder, and the scale of the logits, are trained as without. The
+    ``merge_and_unload`` of the `peft.LoraModel` that is returned makes one weight of both. Source:
+    Hu et al., "LoRA", ICLR 2022.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        peft is not installed; no linear layer of attention is there to be adapted.
+    """
+    try:
+        from peft import LoraConfig, LoraModel
+    except ImportError:
+        raise ConfigError(
+            "mitigation.lora_rank needs peft, which is not installed; pip install '.[lora]' brings "
+            "it."
+        ) from None
+    whole = [
+        weight
+        for name, weight in tower.named_parameters()
+        if weight.requires_grad
+        and (any(part in name for part in _PROJECTORS) or not any(part in name for part in _TOWERS))
+    ]
+    layers = [
+        name
+        for name, part in tower.named_modules()
+        if type(part) is nn.Linear and part.weight.requires_grad and _ATTENTION.search(name)
+    ]
+    if not layers:
+        raise ModelError(
+            "mitigation.lora_rank: the image tower has no linear layer of attention; expected a "
+            "ViT of timm or of Hugging Face. Set it to 0, which trains the weights."
+        )
+    adapted = LoraModel(tower, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers), "a")
+    for weight in whole:
+        weight.requires_grad_(True)
+    return adapted
 
 
 class Objective:

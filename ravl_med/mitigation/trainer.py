@@ -400,15 +400,13 @@ class _Loop:
         return fmean(s.worst_group for s in seen), fmean(s.overall for s in seen)
 
     def _weights(self) -> dict[str, Tensor]:
-        inner = getattr(self.module, "module", self.module)
-        return copy.deepcopy(inner.state_dict())
+        return copy.deepcopy(_trained_weights(self.module))
 
     def _save(self, path: Path) -> None:
         if self.fabric.global_rank:
             return
-        inner = getattr(self.module, "module", self.module)
         state = {
-            "model": inner.state_dict(),
+            "model": _trained_weights(self.module),
             "optimiser": self.optimiser.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "generator": self.generator.get_state(),
@@ -451,5 +449,12 @@ class _Loop:
         self.history.stopped = state["stopped"]
 
 
+def _trained_weights(module: Any) -> dict[str, Tensor]:
+    """Return what training changes, buffers with it: a frozen decoder may be most of a model."""
+    inner = getattr(module, "module", module)
+    frozen = {name for name, weight in inner.named_parameters() if not weight.requires_grad}
+    return {name: value for name, value in inner.state_dict().items() if name not in frozen}
+
+
 def _load_weights(module: Any, state: Mapping[str, Tensor]) -> None:
-    getattr(module, "module", module).load_state_dict(state)
+    getattr(module, "module", module).load_state_dict(state, strict=False)

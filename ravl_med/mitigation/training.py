@@ -25,7 +25,14 @@ from ravl_med.encoders.questions import Questions
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.disclosure_control import hide_counts
 from ravl_med.evidence.mitigation_result import LearningCurve
-from ravl_med.mitigation.arms import AnswerTower, Arm, ImageTower, Objective
+from ravl_med.mitigation.arms import (
+    AnswerTower,
+    Arm,
+    ImageTower,
+    Objective,
+    Tower,
+    adapt_attention,
+)
 from ravl_med.mitigation.final_test import Predictions
 from ravl_med.mitigation.fine_tuning_set import (
     FineTuningSet,
@@ -37,9 +44,6 @@ from ravl_med.mitigation.spurious_regions import PseudoGroups, select_by_groups
 from ravl_med.mitigation.trainer import Selection, Task, TrainingHistory, fit
 
 _FILMS_AT_ONCE = 64
-
-Tower = ImageTower | AnswerTower
-"""The image side of a model as arms train it: contrastive, or one that writes."""
 
 
 def predict_films(
@@ -217,6 +221,10 @@ class ArmTraining:
             )
         if isinstance(tower, ImageTower) and self.config.gradient_checkpointing:
             checkpoint_gradients(tower.visual)
+        adapted = None
+        if self.config.lora_rank:
+            torch.manual_seed(self.config.seed)  # all processes begin with the same adapters
+            adapted = adapt_attention(tower, self.config.lora_rank)
         classes = torch.from_numpy(self.classes)
         objective = Objective(self.arm, films, classes, self.config, fabric, answers=answers)
         task = Task(
@@ -232,6 +240,8 @@ class ArmTraining:
             checkpoint=self.checkpoint,
             progress=progress,
         )
+        if adapted is not None:
+            adapted.merge_and_unload()
         encoder.model.to("cpu").eval()
         tower.eval()
         return TrainedArm(encoder, tower, _curve(history, time.perf_counter() - begun))

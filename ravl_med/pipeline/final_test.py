@@ -14,12 +14,13 @@ from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata
 from ravl_med.mitigation.arms import (
     ARMS,
+    Tower,
     feature_directions,
     project_texts,
     retrain_last_layer,
 )
 from ravl_med.mitigation.final_test import FinalTest, Predictions
-from ravl_med.mitigation.training import Tower, TrainedArm, open_tower, predict_films_and_regions
+from ravl_med.mitigation.training import TrainedArm, open_tower, predict_films_and_regions
 from ravl_med.pipeline import stages
 from ravl_med.pipeline.mitigation_setup import ExploredFilms, Setting
 from ravl_med.pipeline.split_films import SplitFilms

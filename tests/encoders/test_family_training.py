@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from torch.nn import functional
 
 from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.encoders.opening import open_model_folder
-from ravl_med.mitigation.arms import ARMS
+from ravl_med.errors import ConfigError, ModelError
+from ravl_med.mitigation.arms import ARMS, ImageTower, adapt_attention
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable
 from ravl_med.mitigation.spurious_regions import PseudoGroups
@@ -77,6 +80,45 @@ def test_region_losses_follow_the_way_that_regions_are_embedded(family, family_f
     assert found["one_pass"] != pytest.approx(found["last_stage"], rel=1e-4)
 
 
+@pytest.mark.parametrize("family", ["biomedclip", "timm_vit_map", "hf_clip", "hf_naflex"])
+def test_adapters_are_trained_in_the_attention_alone(family, family_folder, tmp_path):
+    pytest.importorskip("peft")
+    folder = family_folder(family)
+    before = open_model_folder(folder, CPU)
+    texts = before.encode_text(["cardiomegaly", "no finding"]).clone()
+    films = toy_set(before, texts)
+    groups = PseudoGroups.cross(films.labels, films.present, CLASSES)
+    selection = SelectionFilms(films.films, np.arange(COUNT), films.labels, groups)
+    config = MitigationConfig(epochs=1, batch_size=8, learning_rate=1e-3, lora_rank=2)
+    arms = ArmTraining(ARMS["counterfactual"], folder, films, selection, texts.numpy(), config)
+    arm = arms(make_fabric())
+    arm.encoder.save(tmp_path / "new")
+    after = open_model_folder(tmp_path / "new", CPU)
+
+    old, new = before.state_dict(), after.state_dict()
+    assert old.keys() == new.keys()
+    moved = {name for name, weight in old.items() if not torch.equal(weight, new[name])}
+    assert {name for name in moved if "att" not in name} <= {"logit_scale"}
+    ranks = {
+        int(torch.linalg.matrix_rank((new[name] - old[name]).double(), rtol=1e-3))
+        for name in moved
+        if new[name].ndim == 2
+    }
+    assert max(ranks) == 2
+    inputs = films.films.inputs(films.films.read(np.arange(3)))
+    with torch.inference_mode():
+        seen, _, _ = arm.tower(inputs)
+    torch.testing.assert_close(after.encode_image(inputs), seen, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["open_clip_resnet", "convnext"])
+def test_a_tower_without_linear_attention_takes_no_adapters(family, family_folder):
+    pytest.importorskip("peft")
+    tower = ImageTower(open_model_folder(family_folder(family), CPU).model)
+    with pytest.raises(ModelError, match="no linear layer of attention; expected a ViT of timm or"):
+        adapt_attention(tower, 2)
+
+
 @pytest.mark.parametrize(
     "family",
     ["coca", "convnext", "timm_vit_map", "biomedclip", "hf_clip", "hf_siglip", "hf_naflex"],
@@ -107,3 +149,10 @@ def test_an_arm_trains_the_image_tower_and_leaves_the_text(family, family_folder
     torch.testing.assert_close(
         after.encode_text(["cardiomegaly", "no finding"]), texts, rtol=1e-3, atol=1e-4
     )
+
+
+def test_adapters_without_their_library_are_refused(family_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    tower = ImageTower(open_model_folder(family_folder("hf_clip"), CPU).model)
+    with pytest.raises(ConfigError, match=r"needs peft, which is not installed; pip install"):
+        adapt_attention(tower, 2)

@@ -23,6 +23,7 @@ from ravl_med.encoders.generative import GenerativeEncoder, open_generative
 from ravl_med.encoders.model_config import AreaImages, HuggingFaceImages, require_valid
 from ravl_med.encoders.questions import Questions
 from ravl_med.errors import ModelError
+from ravl_med.mitigation.arms import AnswerTower, adapt_attention
 
 CLASSES = {
     "cardiomegaly": ["cardiomegaly", "The heart is enlarged ."],
@@ -181,6 +182,32 @@ def test_a_model_is_saved_as_it_is_and_opens_again(
     again = opened(tmp_path / "saved")
     np.testing.assert_array_equal(again.answer(images).numpy(), encoder.answer(images).numpy())
     assert again.info.digest != opened(folders["llava"]).info.digest
+
+
+@pytest.mark.parametrize("family", HERE)
+def test_adapters_learn_in_the_image_side_and_become_its_weights(
+    folders: dict[str, Path], family: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    encoder, images = opened(folders[family]), films(opened(folders[family]))
+    tower = AnswerTower(encoder)
+    adapted = adapt_attention(tower, 2)
+    trained = {name: weight for name, weight in tower.named_parameters() if weight.requires_grad}
+    optimiser = torch.optim.SGD(trained.values(), lr=0.1)
+    for _ in range(2):  # the first of two factors begins to learn once the second is not 0
+        loss = tower(images, labels=torch.tensor([0, 1]))[2]
+        assert loss is not None
+        loss.sum().backward()
+        learned = {name for name, weight in trained.items() if weight.grad is not None}
+        optimiser.step()
+    assert sum("lora_" in name for name in learned) >= 8  # a LLaVA does not read its last layer
+    assert not any("language_model" in name or "decoder" in name for name in trained)
+    answers = encoder.answer(images).numpy()
+    assert not np.allclose(answers, opened(folders[family]).answer(images).numpy(), atol=1e-4)
+    adapted.merge_and_unload()
+    encoder.save(tmp_path / "saved")
+    again = opened(tmp_path / "saved")
+    np.testing.assert_allclose(again.answer(images).numpy(), answers, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
