@@ -311,17 +311,12 @@ class _Decoder:
         if not bool(prompts[0].image[:common].sum() == prompts[0].image.sum()):
             return [self._last(prompt, seen, 1)[:, -1] for prompt in prompts]
         cache = self._new_cache()
-        if torch.is_grad_enabled() and any(cache.is_sliding):  # no copy of it has gradients
-            return [self._last(prompt, seen, 1)[:, -1] for prompt in prompts]
         self._read(prompts[0], seen, slice(0, common), cache)
-        answers = []
-        for prompt in prompts:
-            own = _branch(cache)
-            logits = self._read(prompt, seen, slice(common, len(prompt)), own)
-            answers.append(logits[:, -1].float())
-            if own is cache:
-                cache.crop(common - len(prompt))
-        return answers
+        rest = [slice(common, len(prompt)) for prompt in prompts]
+        return [
+            self._read(prompt, seen, part, _branch(cache))[:, -1].float()
+            for prompt, part in zip(prompts, rest, strict=True)
+        ]
 
     def likelihoods(
         self, tokens: Any, prompt: Prompt, answers: Sequence[Sequence[Tensor]]
@@ -381,11 +376,9 @@ class _Decoder:
             return logits[:, begin.shape[1] - 1 :].float()
         if state is None:
             return self._last(prompt, tokens, 1 + count, ids)
-        last, own = len(prompt) - 1, _branch(state)
-        logits = self._read(prompt, tokens, slice(last, last + 1 + count), own, ids)
-        if own is state:
-            state.crop(-1 - count)
-        return logits.float()
+        last = len(prompt) - 1
+        part = slice(last, last + 1 + count)
+        return self._read(prompt, tokens, part, _branch(state), ids).float()
 
     def _likelihood(self, prompt: Prompt, tokens: Tensor, ids: Tensor, state: Any) -> Tensor:
         """Return the mean log-likelihood (B,) of ids (n,) after a prompt."""
@@ -481,11 +474,10 @@ class _Decoder:
 
 
 def _branch(cache: Any) -> Any:
-    """Return a cache to read on in: itself, which is cut back then, or a copy where it cannot be.
-
-    Layers with a sliding window forget what has left it.
-    """
-    return copy.deepcopy(cache) if any(cache.is_sliding) else cache
+    """Return a cache to read on in: its layers take other tensors, and the first keeps its own."""
+    branch = copy.copy(cache)
+    branch.layers = [copy.copy(layer) for layer in cache.layers]
+    return branch
 
 
 def open_generative(

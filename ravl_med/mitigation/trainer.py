@@ -220,8 +220,10 @@ def fit(
     """
     _require_batches(fabric.world_size, module, count, config)
     optimiser = torch.optim.AdamW(decay_groups(module, config.weight_decay), lr=1.0)
-    lay_out: Any = module.to  # its stubs do not know memory formats
-    lay_out(memory_format=torch.channels_last)  # a third faster on CPU
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):  # a third faster on CPU
+            lay_out: Any = part.to  # its stubs do not know memory formats
+            lay_out(memory_format=torch.channels_last)
     wrapped, wrapped_optimiser = fabric.setup(module, optimiser)
     loop = _Loop(fabric, wrapped, wrapped_optimiser, count, task, config)
     loop.run(checkpoint, progress)

@@ -7,10 +7,15 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tiny_generative import HERE, build
 from torch.nn import functional
 
 from ravl_med.config.mitigation import MitigationConfig
+from ravl_med.config.model import AnswersConfig
+from ravl_med.encoders.generative import open_generative
 from ravl_med.encoders.opening import open_model_folder
+from ravl_med.encoders.questions import Questions
+from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError, ModelError
 from ravl_med.mitigation.arms import ARMS, ImageTower, adapt_attention
 from ravl_med.mitigation.distributed import make_fabric
@@ -149,6 +154,32 @@ def test_an_arm_trains_the_image_tower_and_leaves_the_text(family, family_folder
     torch.testing.assert_close(
         after.encode_text(["cardiomegaly", "no finding"]), texts, rtol=1e-3, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("style", ["yes_no", "choice"])
+@pytest.mark.parametrize("family", HERE)
+def test_an_arm_trains_the_image_side_of_a_model_that_writes(family, style, tmp_path):
+    texts = {name: [f"{name} ."] for name in ("effusion", "pneumothorax")}
+    questions = Questions(AnswersConfig(style=style), texts)
+    folder = build(family, tmp_path / "model")
+    before = open_generative(folder, CPU, questions)
+    classes = embed_classes(before, texts)
+    films = toy_set(before, torch.from_numpy(classes))
+    groups = PseudoGroups.cross(films.labels, films.present, CLASSES)
+    selection = SelectionFilms(films.films, np.arange(COUNT), films.labels, groups)
+    config = MitigationConfig(epochs=1, batch_size=8, learning_rate=1e-3)
+    name = "counterfactual" if style == "choice" else "standard"  # with regions, and without
+    arm = ArmTraining(ARMS[name], folder, films, selection, classes, config, questions=questions)(
+        make_fabric()
+    )
+    arm.encoder.save(tmp_path / "new")
+
+    assert np.isfinite(arm.curve.losses).all()
+    images = films.films.inputs(films.films.read(np.arange(3)))
+    answers = open_generative(tmp_path / "new", CPU, questions).answer(images).numpy()
+    with torch.inference_mode():
+        np.testing.assert_allclose(arm.encoder.answer(images).numpy(), answers, atol=1e-4)
+    assert not np.allclose(before.answer(images).numpy(), answers, atol=1e-4)
 
 
 def test_adapters_without_their_library_are_refused(family_folder, monkeypatch):
