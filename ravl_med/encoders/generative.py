@@ -304,7 +304,7 @@ class _Decoder:
 
     def first(self, tokens: Any, prompts: Sequence[Prompt]) -> list[Tensor]:
         """Return the logits (B, V) of the first token of the answer to each prompt."""
-        if not self._shares or len(prompts) == 1:
+        if not self._keeps() or len(prompts) == 1:
             return [self._last(prompt, tokens(prompt), 1)[:, -1] for prompt in prompts]
         common = shared_length(prompts)
         seen = tokens(prompts[0])
@@ -350,6 +350,13 @@ class _Decoder:
             logits = self._follow(prompt, tokens, torch.stack(written, dim=1), state)
         return torch.stack(written, dim=1)
 
+    def _keeps(self) -> bool:
+        """Whether a cache is filled: layers whose gradients are checkpointed leave it empty."""
+        if not (self._shares and self._whole.training and torch.is_grad_enabled()):
+            return self._shares
+        parts = self._whole.modules()
+        return not any(getattr(part, "gradient_checkpointing", False) for part in parts)
+
     def _start(self, prompt: Prompt, tokens: Tensor) -> Any:
         """Read what comes before the last token of a prompt; None where nothing is kept of it."""
         if self._encodes:
@@ -357,7 +364,7 @@ class _Decoder:
             mask = torch.ones(embedded.shape[:2], dtype=torch.long, device=embedded.device)
             read = self._whole.get_encoder()(inputs_embeds=embedded, attention_mask=mask)
             return read, mask
-        if not self._shares:
+        if not self._keeps():
             return None
         cache = self._new_cache()
         self._read(prompt, tokens, slice(0, len(prompt) - 1), cache)
@@ -371,7 +378,7 @@ class _Decoder:
             given = begin if ids is None else torch.cat([begin, ids], dim=1)
             read, mask = state
             logits: Tensor = self._whole(
-                encoder_outputs=read, attention_mask=mask, decoder_input_ids=given
+                encoder_outputs=read, attention_mask=mask, decoder_input_ids=given, use_cache=False
             ).logits
             return logits[:, begin.shape[1] - 1 :].float()
         if state is None:

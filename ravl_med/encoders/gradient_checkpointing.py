@@ -30,7 +30,7 @@ _KINDS = ("activation", "gradient")
 
 
 def checkpoint_gradients(visual: nn.Module) -> None:
-    """Let an image tower, in place, keep only the inputs of its parts in training.
+    """Let a tower, or a whole model that writes, keep only the inputs of its parts in training.
 
     BatchNorm that is not frozen updates its statistics in each forward pass, and so in the second
     one too: a caller of ``backward`` has to restore them.
@@ -83,13 +83,12 @@ def _switch(visual: nn.Module, *, on: bool) -> bool:
         with suppress(Exception):  # many say no by an assertion, others have no such function
             tower.trunk.set_grad_checkpointing(on)
         return any(getattr(part, "grad_checkpointing", not on) is on for part in visual.modules())
-    if not isinstance(visual, HuggingFaceTower):
-        return False
+    inner = tower.vision if isinstance(visual, HuggingFaceTower) else tower
     # Renamed in transformers 5.24: the old name warns there, and is to go in 6.
     names = [f"{kind}_checkpointing_{'enable' if on else 'disable'}" for kind in _KINDS]
-    name = next((name for name in names if hasattr(tower.vision, name)), None)
+    name = next((name for name in names if hasattr(inner, name)), None)
     if name is not None:
-        getattr(tower.vision, name)(*([{"use_reentrant": False}] if on else []))
+        getattr(inner, name)(*([{"use_reentrant": False}] if on else []))
     return name is not None
 
 

@@ -219,8 +219,8 @@ class ArmTraining:
                 f"mitigation: {fabric.world_size} processes; a model with answers is trained by "
                 "one. Start the command without torchrun."
             )
-        if isinstance(tower, ImageTower) and self.config.gradient_checkpointing:
-            checkpoint_gradients(tower.visual)
+        if self.config.gradient_checkpointing:
+            checkpoint_gradients(tower.inner if isinstance(tower, AnswerTower) else tower.visual)
         adapted = None
         if self.config.lora_rank:
             torch.manual_seed(self.config.seed)  # all processes begin with the same adapters

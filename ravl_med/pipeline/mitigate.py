@@ -127,8 +127,9 @@ def _read(config: Config, run: stages.Run, work: WorkFolder) -> tuple[Setting, E
     with run.stage("model"):
         folder, _ = stages.prepare_model(config, manifest, FilmReader.of(config.cohort), run)
         encoder = stages.open_model_of(config, folder)
-        if config.mitigation.gradient_checkpointing and config.model.answers is None:
-            require_checkpointing(encoder.model.visual)
+        if config.mitigation.gradient_checkpointing:
+            answers = config.model.answers is not None
+            require_checkpointing(encoder.model if answers else encoder.model.visual)
         start = require_folder(encoder, folder, work.folder / "audited-model")
         if config.mitigation.lora_rank:  # which not every tower takes
             questions = stages.questions_of(config)

@@ -13,11 +13,12 @@ from torch.nn import functional
 from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.config.model import AnswersConfig
 from ravl_med.encoders.generative import open_generative
+from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.encoders.opening import open_model_folder
 from ravl_med.encoders.questions import Questions
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError, ModelError
-from ravl_med.mitigation.arms import ARMS, ImageTower, adapt_attention
+from ravl_med.mitigation.arms import ARMS, AnswerTower, ImageTower, adapt_attention
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable
 from ravl_med.mitigation.spurious_regions import PseudoGroups
@@ -180,6 +181,30 @@ def test_an_arm_trains_the_image_side_of_a_model_that_writes(family, style, tmp_
     with torch.inference_mode():
         np.testing.assert_allclose(arm.encoder.answer(images).numpy(), answers, atol=1e-4)
     assert not np.allclose(before.answer(images).numpy(), answers, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", HERE)
+def test_checkpointed_gradients_of_a_model_that_writes_are_the_same(family, tmp_path):
+    texts = {name: [f"{name} ."] for name in ("effusion", "pneumothorax")}
+    questions = Questions(AnswersConfig(style="yes_no"), texts)
+    folder = build(family, tmp_path / "model")
+    side = open_generative(folder, CPU, questions).info.image_size
+    found, images = {}, torch.rand(2, 3, side, side)
+    for checkpointed in (False, True):
+        tower = AnswerTower(open_generative(folder, CPU, questions)).train()
+        for part in tower.modules():  # what is drawn at random would not be the same
+            for name in ("dropout", "p", "drop_prob", "attention_dropout", "activation_dropout"):
+                if isinstance(getattr(part, name, None), float):
+                    setattr(part, name, 0.0)
+        if checkpointed:
+            checkpoint_gradients(tower.inner)
+        loss = tower(images, labels=torch.tensor([0, 1]))[2]
+        loss.sum().backward()
+        trained = {name: one for name, one in tower.named_parameters() if one.grad is not None}
+        found[checkpointed] = {name: weight.grad for name, weight in trained.items()}
+    assert found[True].keys() == found[False].keys()
+    for name, gradient in found[False].items():
+        torch.testing.assert_close(found[True][name], gradient, rtol=1e-3, atol=1e-6, msg=name)
 
 
 def test_adapters_without_their_library_are_refused(family_folder, monkeypatch):
