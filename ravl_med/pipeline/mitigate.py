@@ -152,11 +152,10 @@ def _require_splits(config: Config, run: stages.Run) -> FilePath:
             "model.scores names a table: a model that nobody can open cannot be fine-tuned. "
             "Expected a model alone."
         )
-    answering = config.model.answers is not None
-    if answering and (config.model.precision != "fp32" or config.mitigation.gradient_checkpointing):
+    if config.model.answers is not None and config.model.precision != "fp32":
         raise ConfigError(
-            "mitigation: a model with answers is trained in model.precision fp32, without "
-            "gradient_checkpointing. Set these."
+            f"model.precision is {config.model.precision!r}; a model with answers is trained in "
+            "fp32. Set it."
         )
     if config.cohort.split != _VALIDATION:
         raise ConfigError(

@@ -328,8 +328,7 @@ PAGE = Page(
             "planted",
             "Planted: a shortcut that the model has learned",
             "Each cohort has films and a model of its own. The first correlation has to be a "
-            "shortcut that names the planted finding. Measured before windows were chosen by what "
-            "the maps say of them.",
+            "shortcut that names the planted finding.",
             [planted_summary, AUDITS],
             lambda setup: measure_audits("planted", setup),
             {"cohorts": 5},
@@ -341,7 +340,7 @@ PAGE = Page(
             "A region hits when it shares half the area of the smaller box. Regions count where "
             "their removal effect lies; beside it as they were cut. A generator on the border of "
             "tiles hits none of them: of 4 x 4 tiles one in two generators has no tile that holds "
-            "half of it. Measured before windows were chosen by what the maps say of them.",
+            "half of it.",
             [lambda rows: bullets([_precision(rows)]), _LOCALISATION],
             lambda setup: measure_audits("localisation", setup),
             {"cohorts": 1},
