@@ -362,7 +362,8 @@ class _Decoder:
         if self._encodes:
             embedded = self._embed(prompt, tokens, slice(0, len(prompt)))
             mask = torch.ones(embedded.shape[:2], dtype=torch.long, device=embedded.device)
-            read = self._whole.get_encoder()(inputs_embeds=embedded, attention_mask=mask)
+            encoder = self._whole.get_encoder()
+            read = encoder(inputs_embeds=embedded, attention_mask=mask, use_cache=False)
             return read, mask
         if not self._keeps():
             return None
