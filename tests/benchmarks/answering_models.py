@@ -83,7 +83,7 @@ def _audit_blind(setup: Setup, seed: int) -> Row:
     work = setup.cache.root / "evaluation-models" / f"blind-{seed}"
     shutil.rmtree(work, ignore_errors=True)
     _blindfold(settings, folder, work)
-    model = settings.model.model_copy(update={"quickstart": None, "path": str(work)})
+    model = settings.model.model_copy(update={"quickstart": None, "path": work})
     blind = settings.model_copy(update={"model": model})
     result = audit(blind, key=setup.key, cache=setup.cache, progress=setup.progress).result
     shutil.rmtree(work)
