@@ -175,7 +175,7 @@ def measure_cost(setup: Setup) -> Iterator[Row]:
 
 
 def _learned(row: Row) -> bool:
-    return bool(min(row["raised_gap"], -row["lowered_gap"]) > _LEARNED_GAP)
+    return bool(min(row["raised_gap"], row["lowered_gap"]) > _LEARNED_GAP)
 
 
 def _planted_summary(rows: Sequence[Row]) -> str:
@@ -260,7 +260,9 @@ _ARMS = Table(
     Column("model", "{title}"),
     Column("overall", "{image_overall:.1%}"),
     Column("worst group", "{image_worst:.1%}"),
-    Column("gaps", lambda row: f"{100 * row['raised_gap']:+.0f} / {100 * row['lowered_gap']:+.0f}"),
+    Column(
+        "gaps", lambda row: f"{100 * row['raised_gap']:+.0f} / {-100 * row['lowered_gap']:+.0f}"
+    ),
     Column("re-audit", "{verdict}"),
 )
 _COST = Table(

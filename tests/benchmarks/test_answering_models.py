@@ -15,7 +15,7 @@ def audited(**changed: Any) -> dict[str, Any]:
     row = {
         "verdict": "fail",
         "raised_gap": 0.5,
-        "lowered_gap": -0.4,
+        "lowered_gap": 0.4,
         "top_kind": "shortcut",
         "top_names_finding": True,
         "precision_at_10": 1.0,
@@ -25,7 +25,7 @@ def audited(**changed: Any) -> dict[str, Any]:
 
 
 def test_every_model_that_learned_it_has_to_fail_and_one_that_did_not_says_nothing() -> None:
-    unlearned = audited(lowered_gap=-0.2, verdict="pass", top_kind="none", precision_at_10=0.0)
+    unlearned = audited(lowered_gap=0.2, verdict="pass", top_kind="none", precision_at_10=0.0)
     met = SUMMARY["planted"]([audited(), unlearned])
     assert "both gaps above 30 points: 1 of 2" in met
     assert met.count("met: yes") == 3
