@@ -307,8 +307,8 @@ PARTS = (
         "repair",
         "Repairs of models that learned the shortcut",
         "`ravl-med mitigate` with the demonstration's config, tested on films of other patients: "
-        "the image side is trained, the decoder stays as it is. A model whose audit names no shortcut "
-        "has no row.",
+        "the image side is trained, the decoder stays as it is. Where the audit names no shortcut "
+        "there is no row.",
         [_repair_summary, _ARMS],
         measure_repairs,
         {"seeds": (0, 1, 2)},
