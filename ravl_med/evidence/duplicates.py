@@ -40,8 +40,9 @@ _OVERLAP = 0.5  # of the regions of the smaller cluster
 _PLACE = "Its effect lies in the same place as that of {}: they are one feature."
 _COMPLEMENT = (
     "It is the complement of {}: it is there where that feature is not, and lowers what that "
-    "raises. Of the two, that one is the thing: it is sharper, and moves films that it is put into."
+    "raises. Of the two, that one is the thing: it is sharper, and moves films that it is "
 )
+_PUT_IN, _TAKEN = f"{_COMPLEMENT}put into.", f"{_COMPLEMENT}taken from."
 
 Tested = tuple[Candidate, Confirmation, tuple[int, ...]]  # and clusters that are shown as this one
 Entry = TypeVar("Entry")
@@ -192,9 +193,10 @@ def fold_counting(
     of those that have their effect in the same place, the one stays that moves other films most.
     And where a device is missing, its place looks alike on all films: that raises what the device
     lowers. Of a feature and its complement the side stays that is a thing: it is sharper than the
-    same place without it, and moves other films that it is put into. The others no longer count by
-    themselves, and name the one that they belong to; so does what was not tested by itself, since
-    one that counts was `tested_for` it: cluster to cluster.
+    same place without it, and moves other films that it is put into; where one side could be put
+    into none, and the other moves none, its own films that it is taken from. The others no longer
+    count by themselves, and name the one that they belong to; so does what was not tested by
+    itself, since one that counts was `tested_for` it: cluster to cluster.
     """
     correlations = _count_things(correlations, data.labels)
     kept: list[SpuriousCorrelation] = []
@@ -207,8 +209,8 @@ def fold_counting(
         if same:
             hosts[entry.cluster.cluster] = same[0].cluster.cluster, _PLACE
         elif opposite:
-            plainest = max(opposite, key=_salience)
-            hosts[entry.cluster.cluster] = plainest.cluster.cluster, _COMPLEMENT
+            reason = _TAKEN if _by_removal((entry, *opposite)) else _PUT_IN
+            hosts[entry.cluster.cluster] = _plainest(opposite).cluster.cluster, reason
         else:
             kept.append(entry)
     counting = {c.cluster.cluster for c in correlations if c.counts}
@@ -229,8 +231,8 @@ def _count_things(
     for lack in (c for c in correlations if c.counts):
         used = [c for c in correlations if c.counts or _travels(c)]
         things = [c for c in used if _is_complement(lack, c, labels)]
-        if things and not max(things, key=_salience).counts:
-            shown.add(id(max(things, key=_salience)))
+        if things and not _plainest(things).counts:
+            shown.add(id(_plainest(things)))
     return [replace(c, counts=True, reasons=()) if id(c) in shown else c for c in correlations]
 
 
@@ -271,22 +273,38 @@ def _is_complement(
 ) -> bool:
     """Whether a feature is there where another is not, lowers what that raises, and is plainer."""
     lowers = other.cluster.raised_class in entry.cluster.lowered_classes
-    less = _salience(entry) < _salience(other)
+    by_removal = _by_removal((entry, other))
+    less = _salience(entry, by_removal) < _salience(other, by_removal)
     return lowers and less and _is_apart(entry, other, labels)
 
 
-def _salience(correlation: SpuriousCorrelation) -> tuple[bool, float]:
+def _plainest(correlations: Sequence[SpuriousCorrelation]) -> SpuriousCorrelation:
+    by_removal = _by_removal(correlations)
+    return max(correlations, key=lambda c: _salience(c, by_removal))
+
+
+def _by_removal(correlations: Sequence[SpuriousCorrelation]) -> bool:
+    """Whether one could be put into no film, none is shown to move any, and all could be taken."""
+    tested = [c.counterfactual for c in correlations if c.counterfactual is not None]
+    unknown = any(one.transplant is None for one in tested) and not any(o.travels for o in tested)
+    return unknown and all(one.removal.both is not None for one in tested)
+
+
+def _salience(correlation: SpuriousCorrelation, by_removal: bool) -> tuple[bool, float]:
     """How far it moves other films, times how often it is sharper where that was measured.
 
     By the change itself: where the control of a thing is a film of its finding, that moves as well.
-    A sign is never the thing: it asks nobody, and would hide what has to be decided.
+    Or how far its removal moves its own. A sign is never the thing: it asks nobody, and would hide
+    what has to be decided.
     """
-    tested = correlation.counterfactual
-    if tested is None or tested.transplant is None or not tested.removal.spread > 0:
-        return correlation.kind != "plausible_sign", 0.0
-    sharper = tested.removal.sharper
-    moved = max(tested.transplant.change, 0.0) / tested.removal.spread
-    return correlation.kind != "plausible_sign", moved * (0.5 if math.isnan(sharper) else sharper)
+    tested, thing = correlation.counterfactual, correlation.kind != "plausible_sign"
+    if tested is None or not tested.removal.spread > 0:
+        return thing, 0.0
+    change, sharper = tested.transplant, tested.removal.sharper
+    if by_removal:
+        change = tested.removal.both
+    moved = 0.0 if change is None else max(change.change, 0.0) / tested.removal.spread
+    return thing, moved * (0.5 if math.isnan(sharper) else sharper)
 
 
 def name_confounded(

@@ -387,6 +387,36 @@ class TestComplements:
             "films that it is put into.",
         )
 
+    @pytest.mark.parametrize(("removed", "stays"), [((1.4, 0.4), 1), ((0.4, 1.4), 0)])
+    @pytest.mark.parametrize("sizes", [(None, 0.1), (0.1, None), (None, None)])
+    def test_where_one_was_put_into_no_film_that_stays_which_is_missed_more(
+        self, counting, data_of, films, sizes, removed, stays
+    ):
+        """A thing on few of the mapped films has no donors; it may be the plainer side."""
+        pair = self.pair(counting, films, self.APART, sizes)
+        for at, size in enumerate(removed):
+            tested = pair[at].counterfactual
+            removal = replace(tested.removal, both=changed_by(size))
+            pair[at] = replace(pair[at], counterfactual=replace(tested, removal=removal))
+
+        first, second = self.found(data_of, pair)
+
+        assert (first.counts, first.cluster.raised_class, first.companion_of) == (True, stays, None)
+        assert (second.counts, second.companion_of) == (False, 1)
+        assert second.reasons[0].endswith("it is sharper, and moves films that it is taken from.")
+
+    def test_what_is_shown_to_move_other_films_stays_whatever_is_missed_more(
+        self, counting, data_of, films
+    ):
+        pair = self.pair(counting, films, self.APART, (0.4, None))
+        for at, (size, shown_by) in enumerate([(0.4, ("transplant",)), (1.4, ("removal",))]):
+            tested = pair[at].counterfactual
+            removal = replace(tested.removal, both=changed_by(size))
+            tested = replace(tested, removal=removal, shown_by=shown_by)
+            pair[at] = replace(pair[at], counterfactual=tested)
+
+        assert self.found(data_of, pair)[0].cluster.raised_class == 1
+
     def test_films_are_moved_in_standard_deviations_of_the_margin(self, counting, data_of, films):
         pair = self.pair(counting, films, self.APART, (0.9, 0.8), spreads=(3.0, 1.0))
 
