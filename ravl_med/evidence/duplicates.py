@@ -297,14 +297,14 @@ def _salience(correlation: SpuriousCorrelation, by_removal: bool) -> tuple[bool,
     Or how far its removal moves its own. A sign is never the thing: it asks nobody, and would hide
     what has to be decided.
     """
-    tested, thing = correlation.counterfactual, correlation.kind != "plausible_sign"
+    tested, decides = correlation.counterfactual, correlation.kind != "plausible_sign"
     if tested is None or not tested.removal.spread > 0:
-        return thing, 0.0
+        return decides, 0.0
     change, sharper = tested.transplant, tested.removal.sharper
     if by_removal:
         change = tested.removal.both
     moved = 0.0 if change is None else max(change.change, 0.0) / tested.removal.spread
-    return thing, moved * (0.5 if math.isnan(sharper) else sharper)
+    return decides, moved * (0.5 if math.isnan(sharper) else sharper)
 
 
 def name_confounded(
