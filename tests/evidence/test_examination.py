@@ -777,7 +777,12 @@ def test_a_feature_that_the_maps_cannot_compare_is_left_to_the_test(cohort, clus
 
     assert found.change is None
     assert (found.wrong_calls is None) == (where == "on no mapped film")  # they need no other film
-    assert len(found.donors.films) == 0
+    donors, ordinary = found.donors.films, found.donors.ordinary  # of films that nobody mapped too
+    assert len(donors) == len(ordinary) == 20
+    assert half[donors].all()
+    assert half[ordinary].all()
+    assert present[donors].all()
+    assert not present[ordinary].any()
     assert examination.is_worth_a_test(found, config.evidence)
     margin = logits[maps[False].films] @ [-1, 1]
     assert found.spread == pytest.approx(margin.std())

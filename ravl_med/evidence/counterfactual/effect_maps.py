@@ -304,6 +304,8 @@ def explore_feature(
     giving, plain = match_films(inputs, held, maps.films[bare], margin)
     chosen = look_up.best(giving, tried, giving), look_up.best(plain, tried, giving)
     donors = Donors(giving, windows[chosen[0]], plain, windows[chosen[1]])
+    if len(giving) < evidence.min_pairs:
+        donors = _donors_of_half(inputs, cluster, films, margin, known, evidence)
     wrong = held[wrongly_called(inputs.data, cluster)[held]]
     beside = {film: strongest_beside(windows[tried[film]], known) for film in wrong.tolist()}
     return Exploration(
@@ -320,6 +322,32 @@ def explore_feature(
         donors=donors,
         windows=known,
     )
+
+
+def _donors_of_half(
+    inputs: ModelInputs,
+    cluster: FeatureCluster,
+    films: NDArray[np.bool_],  # (N,) of the half that was mapped
+    margin: NDArray[np.float64],  # (N,)
+    known: Windows,
+    evidence: EvidenceConfig,
+) -> Donors:
+    """Choose donors among all films of the half, where too few of the mapped ones can be some.
+
+    Classes take turns among these, so that of many classes few films hold what raises one. The
+    place of a donor is the likeliest by what the maps say of windows.
+    """
+    data, rng = inputs.data, np.random.default_rng([evidence.seed, 8])
+    having, without = (
+        spread_over_patients(np.flatnonzero(films & (data.labels >= 0) & own), data.patients, rng)
+        for own in (cluster.present, ~cluster.present)
+    )
+    most = evidence.effect_films
+    giving, plain = match_films(inputs, having[:most], without[:most], margin)
+    rows = rows_by_film(cluster, data.region_image, giving)
+    places = [choose_places(inputs, cluster, own, known)[0] for own in rows.values()]
+    boxes = np.reshape(places, (-1, 4)).astype(np.float32)
+    return Donors(giving, boxes, plain, boxes)
 
 
 def _places_to_try(

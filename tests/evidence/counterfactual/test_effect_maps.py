@@ -288,7 +288,8 @@ class TestExploration:
         like = like_places(self.PICTURES, data.patients)
         maps = map_effects(self.PICTURES.__getitem__, like.fill, ask, films, SIDE)
         evidence = EvidenceConfig.model_construct(
-            **{"min_pairs": 8, "min_n": 2, "confidence": 0.95} | changes
+            **{"min_pairs": 8, "min_n": 2, "confidence": 0.95, "effect_films": 16, "seed": 0}
+            | changes
         )
         inputs = inputs_of(data, self.PICTURES)
         return explore_feature(inputs, maps, cluster, self.HALF, margin, evidence)
@@ -423,6 +424,25 @@ class TestExploration:
         assert explored.change is None
         assert len(explored.donors.films) == 8
 
+    def test_donors_are_of_the_whole_half_where_too_few_mapped_films_hold_the_feature(
+        self, cluster_of: Callable[..., FeatureCluster]
+    ) -> None:
+        mapped = np.array([0, 1, 2, 8, 9, 10, 11, 12])
+
+        enough = self.explore(cluster_of, mapped=mapped, min_pairs=3).donors
+        donors = self.explore(cluster_of, mapped=mapped, min_pairs=4).donors
+
+        assert sorted(enough.films.tolist()) == [0, 1, 2]
+        assert sorted(donors.films.tolist()) == list(range(8))
+        assert sorted(donors.ordinary.tolist()) == list(range(8, 16))
+        assert (self.MARGIN[donors.films] == self.MARGIN[donors.ordinary]).all()
+        np.testing.assert_array_equal(donors.boxes, donors.ordinary_boxes)
+        x0, y0, x1, y1 = self.REGION
+        assert (donors.boxes[:, :2] <= (x0, y0)).all()
+        assert (donors.boxes[:, 2:] >= (x1, y1)).all()
+        few = self.explore(cluster_of, mapped=mapped, min_pairs=4, effect_films=5).donors
+        assert len(few.films) == 5
+
     @pytest.mark.parametrize("films", [np.arange(8), np.arange(8, 16)])
     def test_without_a_control_or_without_the_feature_there_are_no_pairs(
         self, cluster_of: Callable[..., FeatureCluster], films: NDArray[np.int64]
@@ -432,7 +452,7 @@ class TestExploration:
         assert explored.change is None
         assert (explored.wrong_calls is None) == (films[0] != 0)  # they need no other film
         assert explored.places == {}
-        assert len(explored.donors.films) == len(explored.donors.boxes) == 0
+        assert len(explored.donors.films) == len(explored.donors.boxes) == 8  # of the whole half
         assert np.isfinite(explored.effect).sum() == (8 if films[0] == 0 else 0)
 
     def test_a_region_larger_than_a_window_is_looked_at_all_over(
