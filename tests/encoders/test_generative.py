@@ -184,6 +184,7 @@ def test_a_model_is_saved_as_it_is_and_opens_again(
     assert again.info.digest != opened(folders["llava"]).info.digest
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", HERE)
 def test_adapters_learn_in_the_image_side_and_become_its_weights(
     folders: dict[str, Path], family: str, tmp_path: Path
