@@ -312,10 +312,9 @@ class _Decoder:
             return [self._last(prompt, seen, 1)[:, -1] for prompt in prompts]
         cache = self._new_cache()
         self._read(prompts[0], seen, slice(0, common), cache)
-        rest = [slice(common, len(prompt)) for prompt in prompts]
         return [
-            self._read(prompt, seen, part, _branch(cache))[:, -1].float()
-            for prompt, part in zip(prompts, rest, strict=True)
+            self._read(one, seen, slice(common, len(one)), _branch(cache))[:, -1].float()
+            for one in prompts
         ]
 
     def likelihoods(

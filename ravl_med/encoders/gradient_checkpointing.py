@@ -96,6 +96,6 @@ def _no_switch(visual: nn.Module) -> ModelError:
     kind = type(getattr(visual, "trunk", visual)).__name__
     return ModelError(
         f"mitigation.gradient_checkpointing: the image tower {kind} has no switch for it; expected "
-        "a ResNet or ViT of open_clip, a tower of timm that can, or a CLIP or SigLIP of Hugging "
+        "a ResNet or ViT of open_clip, a tower of timm that can, or a model of Hugging "
         "Face. Set it to false, and lower mitigation.batch_size where memory is short."
     )

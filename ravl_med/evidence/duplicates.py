@@ -209,8 +209,9 @@ def fold_counting(
         if same:
             hosts[entry.cluster.cluster] = same[0].cluster.cluster, _PLACE
         elif opposite:
-            reason = _TAKEN if _by_removal((entry, *opposite)) else _PUT_IN
-            hosts[entry.cluster.cluster] = _plainest(opposite).cluster.cluster, reason
+            plainest = _plainest(opposite)
+            reason = _TAKEN if _by_removal((entry, plainest)) else _PUT_IN
+            hosts[entry.cluster.cluster] = plainest.cluster.cluster, reason
         else:
             kept.append(entry)
     counting = {c.cluster.cluster for c in correlations if c.counts}

@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -228,41 +229,49 @@ Tower = ImageTower | AnswerTower
 """The image side of a model as arms train it: contrastive, or one that writes."""
 
 
-def adapt_attention(tower: Tower, rank: int) -> Any:
-    """Put adapters into the attention of an image side, in place, and freeze its weights there.
-
-    What leads to the decoder, and the scale of the logits, are trained as without. The
-    ``merge_and_unload`` of the `peft.LoraModel` that is returned makes one weight of both. Source:
-    Hu et al., "LoRA", ICLR 2022.
+def find_attention(side: nn.Module) -> list[str]:
+    """Return the names of the linear layers of attention in the image towers of a model.
 
     Raises
     ------
     ConfigError, ModelError
-        peft is not installed; no linear layer of attention is there to be adapted.
+        Adapters need peft, which is not installed; there is no such layer.
     """
-    try:
-        from peft import LoraConfig, LoraModel
-    except ImportError:
+    if find_spec("peft") is None:
         raise ConfigError(
             "mitigation.lora_rank needs peft, which is not installed; pip install '.[lora]' brings "
             "it."
-        ) from None
-    whole = [
-        weight
-        for name, weight in tower.named_parameters()
-        if weight.requires_grad
-        and (any(part in name for part in _PROJECTORS) or not any(part in name for part in _TOWERS))
-    ]
-    layers = [
+        )
+    found = [
         name
-        for name, part in tower.named_modules()
-        if type(part) is nn.Linear and part.weight.requires_grad and _ATTENTION.search(name)
+        for name, part in side.named_modules()
+        if type(part) is nn.Linear and _ATTENTION.search(name) and _in_tower(name)
     ]
-    if not layers:
+    if not found:
         raise ModelError(
             "mitigation.lora_rank: the image tower has no linear layer of attention; expected a "
             "ViT of timm or of Hugging Face. Set it to 0, which trains the weights."
         )
+    return found
+
+
+def _in_tower(name: str) -> bool:
+    """Whether a name is of a tower, and not of what leads from it to the decoder."""
+    return any(one in name for one in _TOWERS) and not any(one in name for one in _PROJECTORS)
+
+
+def adapt_attention(tower: Tower, rank: int) -> Any:
+    """Put adapters into the attention of an image side, in place, and freeze its towers' weights.
+
+    What leads to the decoder, and the scale of the logits, are trained as without. The
+    ``merge_and_unload`` of the `peft.LoraModel` that is returned makes one weight of both; errors
+    as those of `find_attention`. Source: Hu et al., "LoRA", ICLR 2022.
+    """
+    layers = find_attention(tower)
+    from peft import LoraConfig, LoraModel
+
+    named = tower.named_parameters()
+    whole = [weight for name, weight in named if weight.requires_grad and not _in_tower(name)]
     adapted = LoraModel(tower, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers), "a")
     for weight in whole:
         weight.requires_grad_(True)

@@ -454,9 +454,15 @@ class _Loop:
 def _trained_weights(module: Any) -> dict[str, Tensor]:
     """Return what training changes, buffers with it: a frozen decoder may be most of a model."""
     inner = getattr(module, "module", module)
-    frozen = {name for name, weight in inner.named_parameters() if not weight.requires_grad}
+    named = inner.named_parameters(remove_duplicate=False)  # words that are tied to the answers
+    frozen = {name for name, weight in named if not weight.requires_grad}
     return {name: value for name, value in inner.state_dict().items() if name not in frozen}
 
 
 def _load_weights(module: Any, state: Mapping[str, Tensor]) -> None:
-    getattr(module, "module", module).load_state_dict(state, strict=False)
+    if state.keys() != _trained_weights(module).keys():
+        raise DataError(
+            "--resume: the checkpoint holds other weights than are trained now. Start anew, "
+            "without --resume."
+        )
+    getattr(module, "module", module).load_state_dict(state, strict=False)  # what is frozen stays

@@ -35,27 +35,28 @@ def nothing_to_mitigate(audit_verdict: str, confirmed: int) -> MitigationVerdict
 
 
 def decide_mitigation_verdict(
-    arm: ArmOutcome, reaudit: Reaudit, max_fall: float, max_gap: float
+    arm: ArmOutcome, shown: ArmOutcome, reaudit: Reaudit, max_fall: float, max_gap: float
 ) -> MitigationVerdict:
-    """Decide by the delivered arm.
+    """Decide by the delivered arm, in sentences that hold no more of it than is `shown`.
 
     ``improved`` needs every gate; ``worse`` is a worst group or an overall accuracy that fell by
     more than chance and tolerance (mitigation.max_fall) allow, or a new shortcut; anything else is
     ``no_change``. A gap up to `max_gap` (gate.max_gap) is tolerated.
     """
     worst, overall = arm.image_worst, arm.image_overall
-    known = [gap for gap in arm.gaps if not math.isnan(gap.gap.difference)]
-    left = [gap for gap in known if _remains(gap.gap, max_gap)]
+    pairs = zip(arm.gaps, shown.gaps, strict=True)
+    known = [(one, seen) for one, seen in pairs if not math.isnan(one.gap.difference)]
+    left = [(one, seen) for one, seen in known if _remains(one.gap, max_gap)]
     gates = (
         Gate(
             "worst group",
             worst.difference_interval.low > 0,
-            f"{_difference(worst)}; required: an interval above 0",
+            f"{_difference(shown.image_worst)}; required: an interval above 0",
         ),
         Gate(
             "overall accuracy (mitigation.max_fall)",
             overall.difference >= -max_fall,
-            f"{_difference(overall)}; required: not below −{100 * max_fall:g} points",
+            f"{_difference(shown.image_overall)}; required: not below −{100 * max_fall:g} points",
         ),
         Gate(
             "gap with the feature (gate.max_gap)",
@@ -75,16 +76,21 @@ def decide_mitigation_verdict(
         ),
     )
     name = _name(gates, worst, overall, reaudit, max_fall)
-    return MitigationVerdict(name, _reasons(name, worst, overall, gates), gates)
+    reasons = _reasons(name, shown.image_worst, shown.image_overall, gates)
+    return MitigationVerdict(name, reasons, gates)
 
 
-def _describe_gaps(known: Sequence[FeatureGap], left: Sequence[FeatureGap]) -> str:
-    """Describe the gaps that are left; where none is, the largest."""
-    shown = left or sorted(known, key=lambda gap: -abs(gap.gap.after))[:1]
+def _describe_gaps(
+    known: Sequence[tuple[FeatureGap, FeatureGap]], left: Sequence[tuple[FeatureGap, FeatureGap]]
+) -> str:
+    """Describe the gaps, each with what is shown of it, that are left; else the largest."""
+    described = left or sorted(known, key=lambda pair: -abs(pair[0].gap.after))[:1]
     lines = "; ".join(
-        f"{gap.class_name} {_points(gap.gap.before)} before, {_points(gap.gap.after)} after "
-        f"({_points(gap.gap.interval.low)} to {_points(gap.gap.interval.high)})"
-        for gap in shown
+        f"{one.class_name} {_points(one.gap.before)} before, {_points(one.gap.after)} after "
+        f"({_points(one.gap.interval.low)} to {_points(one.gap.interval.high)})"
+        if math.isfinite(one.gap.after)
+        else f"{one.class_name} hidden, of few patients"
+        for _, one in described
     )
     counted = f"{len(left)} of {len(known)} left" if left else f"the largest of {len(known)}"
     return f"{counted}: {lines}" if known else "none could be measured"

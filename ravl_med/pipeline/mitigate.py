@@ -19,11 +19,11 @@ from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.confirmation import split_patients
 from ravl_med.evidence.mitigation_result import MitigationResult, Reaudit
 from ravl_med.evidence.results import ConfirmedFeature, Decision
-from ravl_med.mitigation.arms import ARMS, adapt_attention
+from ravl_med.mitigation.arms import ARMS, find_attention
 from ravl_med.mitigation.distributed import Processes
 from ravl_med.mitigation.final_test import Predictions
 from ravl_med.mitigation.spurious_regions import choose_features
-from ravl_med.mitigation.training import ArmTraining, SelectionFilms, TrainedArm, open_tower
+from ravl_med.mitigation.training import ArmTraining, SelectionFilms, TrainedArm
 from ravl_med.mitigation.verdict import (
     compare_reaudit,
     decide_mitigation_verdict,
@@ -130,11 +130,9 @@ def _read(config: Config, run: stages.Run, work: WorkFolder) -> tuple[Setting, E
         if config.mitigation.gradient_checkpointing:
             answers = config.model.answers is not None
             require_checkpointing(encoder.model if answers else encoder.model.visual)
+        if config.mitigation.lora_rank:
+            find_attention(encoder.model)  # which not every tower has
         start = require_folder(encoder, folder, work.folder / "audited-model")
-        if config.mitigation.lora_rank:  # which not every tower takes
-            questions = stages.questions_of(config)
-            _, tower = open_tower(start, config.model.region_pooling, questions)
-            adapt_attention(tower, config.mitigation.lora_rank)
         classes = embed_classes(encoder, config.task.texts())
     setting = Setting(config, run, work, manifest, (encoder, folder), start, classes)
     with run.stage("validation films"):
@@ -330,13 +328,15 @@ def _result(
 ) -> MitigationResult:
     """Put together what the stages have found."""
     config, films, half = setting.config, explored.films, explored.half
-    delivered = next(outcome for outcome in tested.outcomes if outcome.delivered)
+    delivered, shown = next(
+        pair for pair in zip(tested.outcomes, tested.shown, strict=True) if pair[0].delivered
+    )
     least, tolerance = config.hidden_below, config.mitigation.max_fall
     return MitigationResult(
         name=config.name,
         title=config.mitigation.title,
         verdict=decide_mitigation_verdict(
-            delivered, repaired.reaudit, tolerance, config.gate.max_gap
+            delivered, shown, repaired.reaudit, tolerance, config.gate.max_gap
         ),
         audited_digest=setting.encoder.info.digest,
         new_digest=repaired.audit.result.model.digest,

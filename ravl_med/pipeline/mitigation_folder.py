@@ -124,9 +124,14 @@ def _document_details(run: Mitigation, details: MitigationDetails) -> DocumentDe
 
 def describe_training(config: Config) -> dict[str, str]:
     """Describe how every arm was trained, in sentences."""
-    settings = config.mitigation
+    settings, answers = config.mitigation, config.model.answers is not None
+    trained = "projector and image tower" if answers else "image tower"
+    if settings.lora_rank:
+        how = f"adapters of rank {settings.lora_rank} in the attention of the image tower"
+        trained = trained.replace("image tower", how)
     return {
-        "start": "the audited model; image tower trained, text tower frozen",
+        "start": f"the audited model; {trained} trained, {'decoder' if answers else 'text tower'} "
+        "frozen",
         "optimiser": f"AdamW, learning rate {settings.learning_rate:g} at its peak, weight decay "
         f"{settings.weight_decay:g}, warm-up over a tenth of the steps, then half a cosine",
         "budget": f"at most {settings.epochs} epochs, batches of {settings.batch_size} films, "
@@ -135,7 +140,8 @@ def describe_training(config: Config) -> dict[str, str]:
         f"patients, mean of {settings.judged} epochs in a row; groups of fewer than "
         f"{settings.min_group} films joined",
         "BatchNorm": "statistics frozen" if settings.freeze_norms else "statistics trained",
-        "objective": f"lambda {settings.clip_weight:g} of the contrastive loss, tau "
+        "objective": f"lambda {settings.clip_weight:g} of the "
+        f"{'cross-entropy of the answers' if answers else 'contrastive loss'}, tau "
         f"{settings.temperature:g}; L_R over a {settings.denominator}, {settings.reduction} over "
         f"the batch (mean in {ARMS['counterfactual'].title}); group DRO eta {settings.eta:g}",
         "exchange": f"each film has the feature with chance {settings.exchange_share:g}; with it "

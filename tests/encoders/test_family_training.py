@@ -59,23 +59,26 @@ def toy_set(encoder, texts: torch.Tensor) -> FineTuningSet:
     )
 
 
+def trained(name, folder, encoder, texts, *, lora_rank=0, **more):
+    """Films, and an arm that has learned from them, from the model of the folder on."""
+    films = toy_set(encoder, texts)
+    groups = PseudoGroups.cross(films.labels, films.present, CLASSES)
+    selection = SelectionFilms(films.films, np.arange(COUNT), films.labels, groups)
+    config = MitigationConfig(epochs=1, batch_size=8, learning_rate=1e-3, lora_rank=lora_rank)
+    made = ArmTraining(ARMS[name], folder, films, selection, texts.numpy(), config, **more)
+    return films, made(make_fabric())
+
+
 @pytest.mark.parametrize("family", ["open_clip_resnet", "convnext"])
 def test_region_losses_follow_the_way_that_regions_are_embedded(family, family_folder, tmp_path):
     folder = family_folder(family)
     before = open_model_folder(folder, CPU)
     texts = before.encode_text(["cardiomegaly", "no finding"]).clone()
-    films = toy_set(before, texts)
-    groups = PseudoGroups.cross(films.labels, films.present, CLASSES)
-    selection = SelectionFilms(films.films, np.arange(COUNT), films.labels, groups)
-    config = MitigationConfig(epochs=1, batch_size=8, learning_rate=1e-3)
-    inputs = films.films.inputs(films.films.read(np.arange(3)))
-    boxes = [torch.from_numpy(films.regions.boxes[:4])] * 3
     found = {}
     for how in ("one_pass", "last_stage"):
-        training = ArmTraining(
-            ARMS["ravl"], folder, films, selection, texts.numpy(), config, region_pooling=how
-        )
-        arm = training(make_fabric())
+        films, arm = trained("ravl", folder, before, texts, region_pooling=how)
+        inputs = films.films.inputs(films.films.read(np.arange(3)))
+        boxes = [torch.from_numpy(films.regions.boxes[:4])] * 3
         arm.encoder.save(tmp_path / how)
         with torch.inference_mode():
             _, regions, _ = arm.tower(inputs, boxes)
@@ -94,12 +97,7 @@ def test_adapters_are_trained_in_the_attention_alone(family, family_folder, tmp_
     folder = family_folder(family)
     before = open_model_folder(folder, CPU)
     texts = before.encode_text(["cardiomegaly", "no finding"]).clone()
-    films = toy_set(before, texts)
-    groups = PseudoGroups.cross(films.labels, films.present, CLASSES)
-    selection = SelectionFilms(films.films, np.arange(COUNT), films.labels, groups)
-    config = MitigationConfig(epochs=1, batch_size=8, learning_rate=1e-3, lora_rank=2)
-    arms = ArmTraining(ARMS["counterfactual"], folder, films, selection, texts.numpy(), config)
-    arm = arms(make_fabric())
+    films, arm = trained("counterfactual", folder, before, texts, lora_rank=2)
     arm.encoder.save(tmp_path / "new")
     after = open_model_folder(tmp_path / "new", CPU)
 
@@ -135,13 +133,8 @@ def test_an_arm_trains_the_image_tower_and_leaves_the_text(family, family_folder
     folder = family_folder(family)
     before = open_model_folder(folder, CPU)
     texts = before.encode_text(["cardiomegaly", "no finding"]).clone()
-    films = toy_set(before, texts)
-    groups = PseudoGroups.cross(films.labels, films.present, CLASSES)
-    selection = SelectionFilms(films.films, np.arange(COUNT), films.labels, groups)
-    config = MitigationConfig(epochs=1, batch_size=8, learning_rate=1e-3)
 
-    arms = ArmTraining(ARMS["counterfactual"], folder, films, selection, texts.numpy(), config)
-    arm = arms(make_fabric())
+    films, arm = trained("counterfactual", folder, before, texts)
     arm.encoder.save(tmp_path / "new")
     after = open_model_folder(tmp_path / "new", CPU)
 
@@ -166,15 +159,9 @@ def test_an_arm_trains_the_image_side_of_a_model_that_writes(family, style, tmp_
     questions = Questions(AnswersConfig(style=style), texts)
     folder = build(family, tmp_path / "model")
     before = open_generative(folder, CPU, questions)
-    classes = embed_classes(before, texts)
-    films = toy_set(before, torch.from_numpy(classes))
-    groups = PseudoGroups.cross(films.labels, films.present, CLASSES)
-    selection = SelectionFilms(films.films, np.arange(COUNT), films.labels, groups)
-    config = MitigationConfig(epochs=1, batch_size=8, learning_rate=1e-3)
+    classes = torch.from_numpy(embed_classes(before, texts))
     name = "counterfactual" if style == "choice" else "standard"  # with regions, and without
-    arm = ArmTraining(ARMS[name], folder, films, selection, classes, config, questions=questions)(
-        make_fabric()
-    )
+    films, arm = trained(name, folder, before, classes, questions=questions)
     arm.encoder.save(tmp_path / "new")
 
     assert np.isfinite(arm.curve.losses).all()

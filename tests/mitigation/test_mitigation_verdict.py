@@ -54,7 +54,7 @@ CLEAN = Reaudit("review", (), (), (), "")
 
 
 def judge(arm: ArmOutcome, reaudit: Reaudit = CLEAN) -> tuple[str, set[str]]:
-    verdict = decide_mitigation_verdict(arm, reaudit, max_fall=0.01, max_gap=0.10)
+    verdict = decide_mitigation_verdict(arm, arm, reaudit, max_fall=0.01, max_gap=0.10)
     return verdict.name, {gate.name.split(" (")[0] for gate in verdict.gates if not gate.passed}
 
 
@@ -110,7 +110,8 @@ def test_nothing_to_do_names_what_is_left_alone() -> None:
 
 def test_gaps_that_are_left_are_told_and_else_the_largest() -> None:
     def told(*gaps: FeatureGap) -> str:
-        verdict = decide_mitigation_verdict(outcome(gaps=gaps), CLEAN, max_fall=0.01, max_gap=0.10)
+        arm = outcome(gaps=gaps)
+        verdict = decide_mitigation_verdict(arm, arm, CLEAN, max_fall=0.01, max_gap=0.10)
         return next(gate.text for gate in verdict.gates if gate.name.startswith("gap"))
 
     small = FeatureGap("a", "raised", change(0.8, 0.02, 0.1))
@@ -122,3 +123,23 @@ def test_gaps_that_are_left_are_told_and_else_the_largest() -> None:
     unknown = FeatureGap("a", "raised", change(nan, nan))
     assert told(unknown).startswith("none could be measured; ")
     assert judge(outcome(gaps=(unknown,)))[1] == {"gap with the feature"}
+
+
+def test_what_is_decided_by_is_said_no_more_exactly_than_it_is_shown() -> None:
+    nan = float("nan")
+    exact = outcome(image_worst=change(0.123, 0.617), image_overall=change(0.456, 0.789))
+    coarse = replace(
+        exact,
+        image_worst=change(0.25, 0.75),
+        image_overall=change(0.5, 0.75),
+        gaps=tuple(replace(gap, gap=change(nan, nan)) for gap in exact.gaps),
+    )
+
+    verdict = decide_mitigation_verdict(exact, coarse, CLEAN, max_fall=0.01, max_gap=0.10)
+
+    assert verdict.name == "improved"
+    said = " ".join((*verdict.reasons, *(gate.text for gate in verdict.gates)))
+    assert "25.0 % before, 75.0 % after" in said
+    assert "the largest of 2: a hidden, of few patients; " in said
+    for number in ("12.3", "61.7", "45.6", "78.9", "80.0", "nan"):
+        assert number not in said

@@ -15,6 +15,7 @@ from ravl_med.evidence.results import ReviewDecision, SpuriousCorrelation
 from ravl_med.evidence.verdict import reviewer_name
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit import sentences
+from ravl_med.reporting.audit.cohort import is_answered
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.method import LIMITATIONS, status_sentence
 from ravl_med.reporting.audit.verdict import nothing_learned, report_status
@@ -93,11 +94,13 @@ def audited_use_text(result: AuditResult) -> str:
     model, texts = result.model, result.task.texts.get(result.classes[0], ())
     squared = wording.RESIZE_TEXT.get(model.resize_mode, model.resize_mode)
     example = f" (such as “{escaped(texts[0], 200)}”)" if texts else ""
+    answer = f"the answer is the class whose texts{example} are nearest to it by cosine similarity"
+    if is_answered(result):
+        answer = f"the model is asked about each class{example}, and its own words are scored"
     return (
         f"As it was audited: a film is brought to {model.image_size} x {model.image_size} pixels "
-        f"({escaped(squared, 40)}), and the answer is the class whose texts{example} are "
-        "nearest to it by cosine similarity. All texts stand in report.pdf, verbatim. With other "
-        "texts or another preprocessing the numbers of this card do not hold."
+        f"({escaped(squared, 40)}), and {answer}. All texts stand in report.pdf, verbatim. With "
+        "other texts or another preprocessing the numbers of this card do not hold."
     )
 
 

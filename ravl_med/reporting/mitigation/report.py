@@ -245,11 +245,12 @@ def _arms_chapter(result: MitigationResult) -> list[blocks.Block]:
         ),
         accuracy_table(result),
         blocks.Text(
-            "Whole film: the class of a film is the one whose text its embedding is nearest to. "
-            "Regions: it is that of its best-matching region. Worst group: the lowest accuracy "
-            "among the classes with and without the feature; groups with few films are joined "
-            "first. Published: an arm that others have described. Ours: one of this project. "
-            "Intervals come from a bootstrap that draws patients, the same draws for both models.",
+            "Whole film: the class of a film is the one whose text its embedding is nearest to, or "
+            "what a model that writes answers. Regions: it is that of its best-matching region. "
+            "Worst group: the lowest accuracy among the classes with and without the feature; "
+            "groups with few films are joined first. Published: an arm that others have described. "
+            "Ours: one of this project. Intervals come from a bootstrap that draws patients, the "
+            "same draws for both models.",
             "muted",
         ),
         score_table(result),
