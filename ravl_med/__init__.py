@@ -30,15 +30,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ravl_med.api import (
-        Comparison,
-        Mitigated,
-        Run,
-        audit,
-        compare,
-        load_run,
-        mitigate,
-    )
+    from ravl_med.api import Comparison, Mitigated, Run, audit, compare, load_run, mitigate
     from ravl_med.pipeline.discover import Discovered, discover
 
 # Films are patient data: the engine of the OCR must not report to its maker, from its first import

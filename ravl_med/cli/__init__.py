@@ -533,8 +533,7 @@ def mitigate(
         Path | None, typer.Option("--out", help="Run folder; default reports/NAME-mitigation.")
     ] = None,
     audit_run: Annotated[
-        Path | None,
-        typer.Option("--audit", help="Run folder of the audit; default reports/NAME."),
+        Path | None, typer.Option("--audit", help="Run folder of the audit; default reports/NAME.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoints of an interrupted run.")
@@ -594,12 +593,10 @@ def preview(
     config: console.ConfigArgument,
     show: Annotated[int, typer.Option(help="Number of films on the sheet, at most 100.")] = 20,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="PATH", help="DIR or FILE.png; default reports."),
+        Path | None, typer.Option("--out", metavar="PATH", help="DIR or FILE.png; default reports.")
     ] = None,
     split: Annotated[
-        str | None,
-        typer.Option(help="finetune, validation, test or all; default cohort.split."),
+        str | None, typer.Option(help="finetune, validation, test or all; default cohort.split.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the sample.")] = 0,
     set_values: console.SetOption = None,
@@ -640,8 +637,7 @@ def synthesize(
     seed: Annotated[int, typer.Option(help="Random seed; the same one gives the same bytes.")] = 0,
     size: Annotated[int, typer.Option(help="Shorter side of a film in pixels.")] = 256,
     bystander: Annotated[
-        str | None,
-        typer.Option(help="Second device that goes with nothing."),
+        str | None, typer.Option(help="Second device that goes with nothing.")
     ] = None,
 ) -> None:
     """Write a cohort of chest phantoms as DICOM, with reports, labels and the ground truth."""

@@ -249,13 +249,7 @@ def show_progress() -> Iterator[Show]:
         log = StageLog(lambda line: terminal.print(escape(line), highlight=False))
         yield log.show
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns: list[Any] = [
         TextColumn("{task.description}"),

@@ -230,8 +230,7 @@ def _frame(frames: int, wanted: int | None) -> int:
         )
     if wanted is not None and not 1 <= wanted <= frames:
         raise ImageError(
-            "multi_frame",
-            f"frame {wanted} is asked for; (0028,0008) Number of Frames is {frames}.",
+            "multi_frame", f"frame {wanted} is asked for; (0028,0008) Number of Frames is {frames}."
         )
     return (wanted or 1) - 1
 

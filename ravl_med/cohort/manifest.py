@@ -249,10 +249,7 @@ def _set_aside(rows: _Rows, unit: str) -> None:
 
 
 def _label(
-    rows: _Rows,
-    cells: FindingCells,
-    columns: Mapping[str, Mapping[str, int]],
-    labels: LabelsConfig,
+    rows: _Rows, cells: FindingCells, columns: Mapping[str, Mapping[str, int]], labels: LabelsConfig
 ) -> FilmLabels:
     labelled = label_films(cells, columns, labels)
     without = np.flatnonzero(rows.taken & (labelled.classes < 0))

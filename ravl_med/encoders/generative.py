@@ -156,9 +156,7 @@ class GenerativeEncoder:
         for question, logits in zip(asked, self._decoder.first(tokens, prompts), strict=True):
             share = logits.log_softmax(dim=1)
             right = torch.where(
-                labels == question.of,
-                share[:, yes].logsumexp(dim=1),
-                share[:, no].logsumexp(dim=1),
+                labels == question.of, share[:, yes].logsumexp(dim=1), share[:, no].logsumexp(dim=1)
             )
             losses = losses - right / len(asked)
         return torch.where(labels >= 0, losses, 0.0)

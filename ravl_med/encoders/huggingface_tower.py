@@ -32,11 +32,7 @@ class PatchRegions:
 
     @classmethod
     def of(
-        cls,
-        boxes: Sequence[Tensor],
-        patch: tuple[int, int],
-        grid: tuple[int, int],
-        like: Tensor,
+        cls, boxes: Sequence[Tensor], patch: tuple[int, int], grid: tuple[int, int], like: Tensor
     ) -> PatchRegions:
         """Measure B sets of boxes (r_i, 4), xyxy in input pixels, on the patches of an input.
 

@@ -64,11 +64,7 @@ from ravl_med.mitigation.spurious_regions import (
     find_features,
     locate_carriers,
 )
-from ravl_med.mitigation.training import (
-    ArmTraining,
-    SelectionFilms,
-    predict_films_and_regions,
-)
+from ravl_med.mitigation.training import ArmTraining, SelectionFilms, predict_films_and_regions
 from ravl_med.storage.cache import Cache
 
 BASE = "counterfactual"

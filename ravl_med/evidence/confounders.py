@@ -200,8 +200,7 @@ def _measure(
         finding=classes[best],
         finding_auroc=float(aurocs[0, best]),
         finding_interval=_holding(
-            aurocs[0, best],
-            percentile_interval(aurocs[1:, best], confidence, int(known.sum())),
+            aurocs[0, best], percentile_interval(aurocs[1:, best], confidence, int(known.sum()))
         ),
         strongest=_strongest(table, p_values, classes, 1 - confidence, least),
         patients=table.cells,
@@ -304,11 +303,7 @@ def _holds_most(table: _Crossed, p_values: NDArray[np.float64], confidence: floa
 
 
 def _strongest(
-    table: _Crossed,
-    p_values: NDArray[np.float64],
-    classes: Sequence[str],
-    level: float,
-    least: int,
+    table: _Crossed, p_values: NDArray[np.float64], classes: Sequence[str], level: float, least: int
 ) -> AttributeValue | None:
     """Find the value and class that chance explains least; always or never before any other."""
     enough = table.of_value >= max(least, _MIN_PATIENTS)

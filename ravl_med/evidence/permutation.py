@@ -74,9 +74,7 @@ class AlikePatients:
         sizes = np.diff(np.r_[firsts, len(order)])
         groups = zip((sizes // films[firsts]).tolist(), films[firsts].tolist(), strict=True)
         return cls(
-            order[by_count],
-            tuple(groups),
-            len(np.unique(ours)) == 1 and len(starts) == len(order),
+            order[by_count], tuple(groups), len(np.unique(ours)) == 1 and len(starts) == len(order)
         )
 
     def test(
@@ -169,10 +167,7 @@ def _p_value(upper: float, lower: float, alternative: Alternative) -> float:
 
 
 def _draw_hits(
-    present: NDArray[np.bool_],
-    correct: NDArray[np.bool_],
-    draws: int,
-    rng: np.random.Generator,
+    present: NDArray[np.bool_], correct: NDArray[np.bool_], draws: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Draw the hits among films with the feature when m patients of f films swap theirs."""
     patients, films = present.shape

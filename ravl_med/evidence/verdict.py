@@ -461,10 +461,7 @@ _LEAKED = {
 
 
 def _pass_reasons(
-    reviewed: _Reviewed,
-    classes: Sequence[str],
-    gate: GateConfig,
-    bound: LocalEffectBound | None,
+    reviewed: _Reviewed, classes: Sequence[str], gate: GateConfig, bound: LocalEffectBound | None
 ) -> tuple[str, ...]:
     """Say what was not found, and name the signs that the model uses."""
     reason = (

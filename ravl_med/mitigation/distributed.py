@@ -111,11 +111,7 @@ def make_fabric(device: str = "cpu", precision: str = "32-true", *, alone: bool 
         return fabric
     local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     fabric = Fabric(
-        accelerator=kind,
-        devices=local,
-        num_nodes=world // local,
-        strategy="ddp",
-        precision=chosen,
+        accelerator=kind, devices=local, num_nodes=world // local, strategy="ddp", precision=chosen
     )
     if not distributed.is_initialized():
         join_processes(fabric.strategy.root_device)

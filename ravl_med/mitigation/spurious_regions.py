@@ -202,10 +202,7 @@ _LEVEL = 0.05  # of the test, shared among the clusters
 
 
 def find_co_occurring(
-    holds: NDArray[np.bool_],
-    present: NDArray[np.bool_],
-    labels: NDArray[np.int64],
-    least: float,
+    holds: NDArray[np.bool_], present: NDArray[np.bool_], labels: NDArray[np.int64], least: float
 ) -> NDArray[np.int64]:
     """Find the clusters (k,) that films with the feature hold more often, class by class.
 

@@ -25,14 +25,7 @@ from ravl_med.encoders.questions import Questions
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.disclosure_control import hide_counts
 from ravl_med.evidence.mitigation_result import LearningCurve
-from ravl_med.mitigation.arms import (
-    AnswerTower,
-    Arm,
-    ImageTower,
-    Objective,
-    Tower,
-    adapt_attention,
-)
+from ravl_med.mitigation.arms import AnswerTower, Arm, ImageTower, Objective, Tower, adapt_attention
 from ravl_med.mitigation.final_test import Predictions
 from ravl_med.mitigation.fine_tuning_set import (
     FineTuningSet,

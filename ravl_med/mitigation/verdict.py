@@ -20,6 +20,7 @@ from ravl_med.evidence.mitigation_result import (
 from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.subgroups import cramers_v
 
+_IN_STEPS = "Rates of few films are shown in steps; the criteria were decided by the exact ones."
 _SAME = 0.3  # phi of two features' presence from which they are one
 
 
@@ -77,6 +78,8 @@ def decide_mitigation_verdict(
     )
     name = _name(gates, worst, overall, reaudit, max_fall)
     reasons = _reasons(name, shown.image_worst, shown.image_overall, gates)
+    if (shown.image_worst, shown.image_overall) != (worst, overall):
+        reasons += (_IN_STEPS,)
     return MitigationVerdict(name, reasons, gates)
 
 
@@ -176,9 +179,7 @@ def compare_reaudit(
 
 
 def _same_feature(
-    correlation: SpuriousCorrelation,
-    known: Sequence[ConfirmedFeature],
-    present: NDArray[np.bool_],
+    correlation: SpuriousCorrelation, known: Sequence[ConfirmedFeature], present: NDArray[np.bool_]
 ) -> ConfirmedFeature | None:
     there = correlation.cluster.present
     if len(there) != len(present):  # the new model could not read a film that the old one read

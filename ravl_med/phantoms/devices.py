@@ -32,10 +32,7 @@ class Device:
 
 
 def draw_devices(
-    canvas: Canvas,
-    features: Sequence[str],
-    patient: np.random.Generator,
-    film: np.random.Generator,
+    canvas: Canvas, features: Sequence[str], patient: np.random.Generator, film: np.random.Generator
 ) -> list[Device]:
     """Draw the devices out of `FEATURES` that reach into the film.
 
@@ -156,9 +153,7 @@ def _draw_tube(canvas: Canvas, rng: np.random.Generator) -> list[Device]:
 def _draw_electrodes(canvas: Canvas, rng: np.random.Generator) -> list[Device]:
     """Draw three to five ECG snaps and the wires that leave them."""
     snaps, wires = canvas.layer(), canvas.layer()
-    places = np.array(
-        [(-0.56, -0.50), (0.60, -0.46), (0.62, 0.46), (-0.60, 0.44), (0.14, 0.12)],
-    )
+    places = np.array([(-0.56, -0.50), (0.60, -0.46), (0.62, 0.46), (-0.60, 0.44), (0.14, 0.12)])
     count = int(rng.integers(3, 6))
     chosen = places[np.sort(rng.permutation(5)[:count])] + rng.normal(0, 0.05, (count, 2))
     gather = np.array([rng.choice([-1.0, 1.0]) * rng.uniform(0.1, 0.9), 1.5])

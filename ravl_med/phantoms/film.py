@@ -239,11 +239,7 @@ def _attenuation(
 
 
 def _expose(
-    canvas: Canvas,
-    attenuation: Floats,
-    anteroposterior: bool,
-    look: Look,
-    rng: np.random.Generator,
+    canvas: Canvas, attenuation: Floats, anteroposterior: bool, look: Look, rng: np.random.Generator
 ) -> Floats:
     """Turn attenuation into a film (H, W) of [0, 1]: detector, processing and collimator."""
     noise = rng.standard_normal(attenuation.shape, dtype=np.float32)

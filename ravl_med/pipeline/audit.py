@@ -67,12 +67,7 @@ from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.review import apply_decisions, decisions_for, read_decisions
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
-from ravl_med.evidence.verdict import (
-    decide_verdict,
-    points_for_reviewer,
-    with_leaks,
-    with_protocol,
-)
+from ravl_med.evidence.verdict import decide_verdict, points_for_reviewer, with_leaks, with_protocol
 from ravl_med.pipeline import stages
 from ravl_med.pipeline.answers import (
     AnsweredFilms,

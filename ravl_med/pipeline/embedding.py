@@ -118,11 +118,7 @@ def open_batches(config: Config, encoder: Encoder, root: Path) -> BatchEncoder:
 
 
 def make_units(
-    config: Config,
-    cohort: Cohort,
-    proposer: RegionProposer,
-    names: Mapping[int, str],
-    parts: int,
+    config: Config, cohort: Cohort, proposer: RegionProposer, names: Mapping[int, str], parts: int
 ) -> list[FilmUnit]:
     """Cut the named parts of a cohort into units of so many parts; `proposer` is of all films."""
     numbers, size = sorted(names), films_a_part(config.model.batch_size)
@@ -329,10 +325,7 @@ def _take_from_store(
             *stores,
             *(
                 FilmStore(
-                    batches.root / name,
-                    info.embedding_size,
-                    shared and shared / name,
-                    info.answers,
+                    batches.root / name, info.embedding_size, shared and shared / name, info.answers
                 )
                 for name in totals.stores
             ),

@@ -277,11 +277,7 @@ def _require_classes(labels: NDArray[np.int64], classes: Sequence[str]) -> None:
 
 
 def _reports(
-    setting: Setting,
-    split: SplitFilms,
-    labels: NDArray[np.int64],
-    folder: Path,
-    notes: list[str],
+    setting: Setting, split: SplitFilms, labels: NDArray[np.int64], folder: Path, notes: list[str]
 ) -> ReportTable:
     """Embed the impressions; where a film has no report, the first prompt of its class."""
     prompts = [*(texts[0] for texts in setting.config.task.texts().values()), ""]
@@ -303,10 +299,7 @@ def _reports(
 
 
 def _locate(
-    setting: Setting,
-    split: SplitFilms,
-    explored: ExploredFilms,
-    notes: list[str],
+    setting: Setting, split: SplitFilms, explored: ExploredFilms, notes: list[str]
 ) -> tuple[FineTuningSet, tuple[MitigatedCorrelation, ...]]:
     """Films with the regions of the features, where these were located, and what travels along."""
     found, film = split.find(setting.features), split.embeddings.region_image
@@ -347,10 +340,7 @@ def _locate(
 
 
 def _mitigated(
-    setting: Setting,
-    present: NDArray[np.bool_],
-    found: NDArray[np.bool_],
-    located: Sequence[int],
+    setting: Setting, present: NDArray[np.bool_], found: NDArray[np.bool_], located: Sequence[int]
 ) -> tuple[MitigatedCorrelation, ...]:
     classes = tuple(setting.config.task.classes)
     return tuple(

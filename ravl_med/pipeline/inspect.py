@@ -211,7 +211,7 @@ class IntakeReport:
     def _kept(self) -> list[str]:
         lines = [
             f"{self.files} files read, {self.films} films kept: {self.patients} patients, "
-            f"{self.studies} studies.",
+            f"{self.studies} studies."
         ]
         if self.by_pixels:
             lines.append(f"{self.by_pixels} of them by their pixels; no header or table says.")
@@ -309,10 +309,7 @@ class FilmFindings:
 
 
 def inspect(
-    path: Path,
-    *,
-    tables: Sequence[Path] = (),
-    progress: Progress = lambda stage, done, total: None,
+    path: Path, *, tables: Sequence[Path] = (), progress: Progress = lambda stage, done, total: None
 ) -> IntakeReport:
     """Inspect a folder, with tables of reports, a manifest (CSV), or the cohort of a config (YAML).
 

@@ -176,10 +176,7 @@ def _require_splits(config: Config, run: stages.Run) -> FilePath:
 
 
 def _audit(
-    setting: Setting,
-    films: SplitFilms,
-    earlier_run: Path | None,
-    keep: Callable[[Audit], None],
+    setting: Setting, films: SplitFilms, earlier_run: Path | None, keep: Callable[[Audit], None]
 ) -> tuple[PastAudit, Audit | None]:
     """Return what the audit found, and the audit where it had to be made."""
     with setting.run.stage("audit"):

@@ -572,12 +572,7 @@ def _require_sense(cohort: PlannedCohort, classes: int) -> None:
             f"in the range [1, {cohort.films / least:g}], two patients per class at the least",
         ),
         ("--candidates", cohort.candidates, (cohort.candidates or 0) >= 1, "1 or more"),
-        (
-            "--simulations",
-            cohort.simulations,
-            cohort.simulations >= 20,
-            "20 or more",
-        ),
+        ("--simulations", cohort.simulations, cohort.simulations >= 20, "20 or more"),
     )
     for name, value, sensible, expected in checks:
         if not sensible:

@@ -181,10 +181,7 @@ def prepare_manifest(config: Config, run: Run, *, whole: bool = False) -> FilePa
 
     def make(folder: Path) -> None:
         synthesize(
-            folder,
-            splits=splits,
-            **synthetic.model_dump(),
-            progress=run.staged("synthesize films"),
+            folder, splits=splits, **synthetic.model_dump(), progress=run.staged("synthesize films")
         )
 
     folder, _ = run.cache.folder("cohorts", recipe, make)
@@ -262,11 +259,7 @@ def open_model_of(config: Config, folder: Path | None) -> Encoder:
         return in_precision(open_encoder(config.model, place, device), config.model.precision)
     assert place is not None  # the config demands a folder
     return open_generative(
-        place,
-        device,
-        asked,
-        precision=config.model.precision,
-        allow_code=config.model.allow_code,
+        place, device, asked, precision=config.model.precision, allow_code=config.model.allow_code
     )
 
 

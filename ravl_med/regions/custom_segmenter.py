@@ -428,10 +428,7 @@ def _require_consent(weights: str, allow_code: bool) -> None:
 
 @torch.inference_mode()
 def _forward(
-    network: nn.Module,
-    description: SegmenterDescription,
-    pixels: Floats,
-    device: torch.device,
+    network: nn.Module, description: SegmenterDescription, pixels: Floats, device: torch.device
 ) -> Tensor:
     """Run a network on a film (H, W), float32 in [0, 1]."""
     low, high = description.value_range

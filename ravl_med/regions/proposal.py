@@ -148,10 +148,7 @@ class RegionProposer:
             boxes = np.array([found.box for found in certain], dtype=np.float32).reshape(-1, 4)
             kinds = [
                 RegionKind(
-                    "artifacts",
-                    one.name,
-                    film.place(one.box),
-                    one.score if self.scored else None,
+                    "artifacts", one.name, film.place(one.box), one.score if self.scored else None
                 )
                 for one in certain
             ]

@@ -126,13 +126,7 @@ def correlation_figure(result: AuditResult, correlation: SpuriousCorrelation) ->
         "with the feature",
     )
     _dots(
-        axes,
-        arms.accuracy_absent.tolist(),
-        arms.absent_interval,
-        0.16,
-        _AMBER,
-        "s",
-        "without it",
+        axes, arms.accuracy_absent.tolist(), arms.absent_interval, 0.16, _AMBER, "s", "without it"
     )
     axes.legend(
         loc="lower left",

@@ -61,12 +61,7 @@ def reproduction_tables(tables: Mapping[str, Mapping[str, str]]) -> list[Table]:
 
 
 def paired_columns(
-    head: str,
-    names: Mapping[str, str],
-    unit: str = "",
-    *,
-    films: bool = True,
-    signed: bool = False,
+    head: str, names: Mapping[str, str], unit: str = "", *, films: bool = True, signed: bool = False
 ) -> list[Column]:
     """Return the columns of `paired_row`.
 

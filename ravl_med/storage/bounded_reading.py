@@ -91,11 +91,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     OSError, ValueError
         It is missing, no archive of plain arrays, or unpacks to more than 8 GB.
     """
-    with (
-        _only_value_errors(),
-        open_regular(path) as stream,
-        zipfile.ZipFile(stream) as archive,
-    ):
+    with _only_value_errors(), open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
         if sum(member.file_size for member in members) > _MOST_UNPACKED:
             raise ValueError("unpacks to more than 8 GB")

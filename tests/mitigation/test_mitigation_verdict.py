@@ -140,6 +140,9 @@ def test_what_is_decided_by_is_said_no_more_exactly_than_it_is_shown() -> None:
     assert verdict.name == "improved"
     said = " ".join((*verdict.reasons, *(gate.text for gate in verdict.gates)))
     assert "25.0 % before, 75.0 % after" in said
+    assert verdict.reasons[-1].startswith("Rates of few films are shown in steps; ")
+    same = decide_mitigation_verdict(exact, exact, CLEAN, max_fall=0.01, max_gap=0.10)
+    assert "in steps" not in " ".join(same.reasons)
     assert "the largest of 2: a hidden, of few patients; " in said
     for number in ("12.3", "61.7", "45.6", "78.9", "80.0", "nan"):
         assert number not in said

@@ -44,10 +44,7 @@ PHRASES = {
 
 
 def draw_review_page(
-    result: AuditResult,
-    rows: Sequence[Row],
-    asked: Collection[int],
-    film: Film,
+    result: AuditResult, rows: Sequence[Row], asked: Collection[int], film: Film
 ) -> str:
     """Return the page as HTML.
 
@@ -82,12 +79,7 @@ def draw_review_page(
 
 
 def _case(
-    result: AuditResult,
-    correlation: SpuriousCorrelation,
-    row: Row,
-    films: str,
-    *,
-    asked: bool,
+    result: AuditResult, correlation: SpuriousCorrelation, row: Row, films: str, *, asked: bool
 ) -> str:
     """Return what is shown of one correlation."""
     classes, rank = result.task.classes, correlation.rank
@@ -228,11 +220,7 @@ def _film(shown: ReviewFilm, small: Mapping[Picture, PageFilm]) -> str:
 
 
 def _page(
-    result: AuditResult,
-    rows: Sequence[Row],
-    names: Sequence[str],
-    cases: Sequence[str],
-    note: str,
+    result: AuditResult, rows: Sequence[Row], names: Sequence[str], cases: Sequence[str], note: str
 ) -> str:
     data = {"run": run_digest(rows), "rows": list(rows), "phrases": PHRASES}
     links = (

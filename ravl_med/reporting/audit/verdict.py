@@ -297,8 +297,7 @@ def _decision_table(result: AuditResult, film: Film, shown: Shown) -> blocks.Tab
                 wording.class_name(result.classes, entry.cluster.raised_class),
                 sentences.outcome_text(entry),
                 decided.get(
-                    entry.rank,
-                    "open" if entry.rank in result.open_ranks else "not asked for",
+                    entry.rank, "open" if entry.rank in result.open_ranks else "not asked for"
                 ),
                 blocks.Reference(
                     sentences.correlation_key(entry), sentences.correlation_name(entry)

@@ -58,11 +58,7 @@ def write_features(path: Path, features: Sequence[ConfirmedFeature]) -> None:
         )
     content = io.BytesIO()
     arrays: Any = {f"medoids_{i}": own for i, own in enumerate(medoids)}
-    np.savez(
-        content,
-        table=np.array(table, dtype=np.int64).reshape(-1, 9),
-        **arrays,
-    )
+    np.savez(content, table=np.array(table, dtype=np.int64).reshape(-1, 9), **arrays)
     write_owner_only(path, content.getvalue())
 
 
