@@ -108,7 +108,7 @@ class FilmPool:
         seeds = np.stack([np.full(len(rows), self.seed), np.full(len(rows), turn), rows], axis=1)
         return paint_films(mark, films, seeds)
 
-    def structures(self, films: SplitFilms, split: int) -> StructureReader:
+    def structures(self, films: SplitFilms, split: int, cache: Cache) -> StructureReader:
         """Return what finds anatomy and artifacts of the films of a split.
 
         On chest films the segmenter that comes along does; an object lies where it is known to.
@@ -119,6 +119,7 @@ class FilmPool:
         return structure_reader(
             built_in_segmenter(),
             lambda film: films.pixels[film].astype(np.float32) / np.float32(255.0),
+            cache=cache,  # settings of a seed share the films that nothing is painted on
             held=None,  # some hundreds, which every claim asks for
         )
 

@@ -183,7 +183,7 @@ def run_setting(
         encoder,
         _config_of(setting, pool),
         relevance_of(setting.domain),
-        pool.structures(seen, VALIDATION),
+        pool.structures(seen, VALIDATION, cache),
     )
     ours_at = panel.fitting(CHOSEN[OURS])
     evidence = panel.evidence(ours_at.pooling)

@@ -75,7 +75,7 @@ class _Counted:
         return self.encoder.encode_image(images)
 
 
-def examine(model: DrawnModel, *, styles: bool = False) -> dict[str, Any]:
+def examine(model: DrawnModel, cache: Cache, *, styles: bool = False) -> dict[str, Any]:
     """Examine a model as an audit does; return the verdict and what it names."""
     evidence, drawing = model.evidence, model.drawing
     config = setting_config(dict.fromkeys(evidence.classes, ("",)), drawing.number % 1000)
@@ -86,6 +86,7 @@ def examine(model: DrawnModel, *, styles: bool = False) -> dict[str, Any]:
     structures = structure_reader(
         built_in_segmenter(),
         lambda film: pixels[film].astype(np.float32) / np.float32(255.0),
+        cache=cache,
         held=None,
     )
     tested = evidence.counterfactual_model(encoder, structures)
@@ -199,7 +200,7 @@ def _run(
     model = make_drawn_model(drawing, pool, cache, films)
     if kind in _KEPT and not _KEPT[kind][0] <= min(model.gaps) < _KEPT[kind][1]:
         return None
-    return examine(model, styles=kind in ("style", "clean"))
+    return examine(model, cache, styles=kind in ("style", "clean"))
 
 
 def measure(kind: Kind, first: int, setup: Setup) -> Iterator[Row]:
