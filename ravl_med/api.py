@@ -50,10 +50,6 @@ _TONES: dict[str, Literal["good", "bad"]] = {"fail": "bad", "pass": "good"}
 _LARGEST = 1 << 30  # bytes of a result.json
 
 
-def _silent(stage: str, done: int, total: int) -> None:
-    """Show no progress."""
-
-
 def audit(
     config: str | Path | Config | None = None,
     *,
@@ -61,7 +57,7 @@ def audit(
     films: pd.DataFrame | None = None,
     classes: Mapping[str, Sequence[str]] | None = None,
     out: str | Path | None = None,
-    progress: Progress = _silent,
+    progress: Progress = lambda stage, done, total: None,
     **sections: Any,
 ) -> Run:
     """Audit a model for shortcuts: of a config, or of model, films and classes.
@@ -573,7 +569,7 @@ def mitigate(
     *,
     out: str | Path | None = None,
     audit_run: Run | str | Path | None = None,
-    progress: Progress = _silent,
+    progress: Progress = lambda stage, done, total: None,
     **sections: Any,
 ) -> Mitigated:
     """Fine-tune the audited model away from its shortcut, as ``ravl-med mitigate`` does.

@@ -51,10 +51,6 @@ _WIDER = 4  # medoids are refined on this many times the sample
 Progress = Callable[[int, int], None]
 
 
-def _silent(done: int, total: int) -> None:
-    """Show no progress."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Partition:
     """One k-medoids clustering of all regions; of many, in mapped files."""
@@ -197,7 +193,7 @@ def cluster_regions(
     embeddings: NDArray[np.float32],
     classes: int,
     config: DiscoveryConfig,
-    progress: Progress = _silent,
+    progress: Progress = lambda done, total: None,
 ) -> FeatureClusters:
     """Propose feature clusters by the protocol of a config, see `propose_clusters`."""
     if config.protocol != "pooled":
@@ -229,7 +225,7 @@ def propose_clusters(
     sample: int,
     seed: int,
     overlap: float = 0.5,
-    progress: Progress = _silent,
+    progress: Progress = lambda done, total: None,
 ) -> FeatureClusters:
     """Propose feature clusters from several K and several samples, near-duplicates folded.
 
@@ -274,7 +270,7 @@ def paper_clusters(
     sample: int,
     seed: int,
     counts: Sequence[int] = (),
-    progress: Progress = _silent,
+    progress: Progress = lambda done, total: None,
 ) -> FeatureClusters:
     """Cluster as RaVL does: every K from 2|Y| to 5|Y|, the best ordinary silhouette wins.
 

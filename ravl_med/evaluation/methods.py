@@ -61,6 +61,7 @@ from ravl_med.errors import ConfigError
 from ravl_med.evaluation.small_models import RegionEvidence
 from ravl_med.evidence.audit_result import Sensitivity, Verdict
 from ravl_med.evidence.counterfactual import prepare_inputs
+from ravl_med.evidence.counterfactual.effect_maps import EffectMaps
 from ravl_med.evidence.counterfactual.localisation import RelevanceTable, StructureReader, fit_boxes
 from ravl_med.evidence.dependence import measure_dependence
 from ravl_med.evidence.examination import (
@@ -561,6 +562,7 @@ class Panel:
         self.plain = cache(lambda how: self.evidence(how).counterfactual_model(encoder, None))
         self.ours = cache(self._ask_ours)
         self.clusters = cache(self._cluster)
+        self.whole = cache(self._look_at_whole_films)
 
     def fitting(self, option: Option) -> Option:
         """Return the option with a pooling that the tower knows."""
@@ -621,17 +623,23 @@ class Panel:
         )
         data, own, gate = evidence.data, self.config.evidence, self.config.gate
         model = evidence.counterfactual_model(self.encoder, self.structures)
-        maps = map_films(data, model, own, _silent)
+        maps, styles = self.whole()
         tools = InterventionTools(model, maps, self.relevance)
         proposed = propose_features(data, evidence.region, model, maps[False], own)
         examined = confirm_correlations(data, pooled, discovery, own, gate, _silent, proposed)
         correlations = assess_correlations(data, examined.tested, tools, own, gate, _silent)
         bound = tools.bound_unnamed(data, examined.half, correlations)
         seen = Sensitivity(own.power, 0, 0, (), len(pooled), 0, {}, bound)
-        depends = measure_dependence(self.plain(option.pooling), data, self.relevance, own)
-        styles = () if depends is None else depends.findings
         verdict = decide_verdict(correlations, data.classes, gate, seen, styles=styles)
         return OurAnswer(evidence, pooled, proposed.features, examined, correlations, verdict)
+
+    def _look_at_whole_films(self) -> tuple[dict[bool, EffectMaps], tuple[str, ...]]:
+        """Map effects and find styles, which no option changes."""
+        own, pooling = self.config.evidence, self.fitting(CHOSEN[OURS]).pooling
+        data, model = self.evidence(pooling).data, self.plain(pooling)
+        depends = measure_dependence(model, data, self.relevance, own)
+        styles = () if depends is None else depends.findings
+        return map_films(data, model, own, _silent), styles
 
 
 def our_ranking(correlation: SpuriousCorrelation, evidence: RegionEvidence) -> RankedRegions:
