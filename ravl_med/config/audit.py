@@ -204,7 +204,7 @@ class GateConfig(Section):
         description="films that each class needs; checked before any is read",
     )
     max_prediction_share: Share = Field(0.98, description="a class predicted more often is stuck")
-    min_prediction_share: Share = Field(0.02, description="a class predicted less often is dead")
+    min_prediction_share: Share = Field(0.02, description="a class predicted less often: no pass")
     min_auroc: Share = Field(
         0.55,
         description="AUROC of each finding that the lower end of its interval has to be above, "

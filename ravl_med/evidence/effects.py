@@ -56,32 +56,33 @@ def measure_accuracy(
 
 def check_auditability(
     accuracy: Accuracy, classes: Sequence[str], gate: GateConfig
-) -> tuple[str, ...]:
-    """Return the reasons why the model cannot be audited on this cohort; empty when it can.
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return why an audit cannot go on, and why it can end in nothing better than a fail.
 
-    Too few films in a class, or a class that gets almost all or almost none of the predictions:
-    a model that always says the same has no gaps at all.
+    It cannot with too few films in a class, or where one gets almost all predictions: there are no
+    gaps at all. That one gets almost none may be the work of a shortcut to another.
     """
-    reasons = [
+    stops = [
         f"{name}: fewer than {gate.min_films} films, the least an audit needs (gate.min_films). "
         "Add films, or choose another finding."
         for name, count in zip(classes, accuracy.images_by_class, strict=True)
         if count < gate.min_films
     ]
+    doubts = []
     for name, share in zip(classes, accuracy.predicted_share, strict=True):
         if accuracy.images and share > gate.max_prediction_share:
-            reasons.append(
+            stops.append(
                 f"The model calls {100 * share:.1f} % of the films {name}, above "
                 f"{100 * gate.max_prediction_share:.0f} % (gate.max_prediction_share): it does "
                 "not distinguish the classes. Check prompts and preprocessing."
             )
         elif accuracy.images and share < gate.min_prediction_share:
-            reasons.append(
+            doubts.append(
                 f"The model calls {100 * share:.1f} % of the films {name}, below "
                 f"{100 * gate.min_prediction_share:.0f} % (gate.min_prediction_share): the "
                 "class is never predicted. Check its prompts."
             )
-    return tuple(reasons)
+    return tuple(stops), tuple(doubts)
 
 
 def measure_by_presence(

@@ -29,8 +29,8 @@ The verdict, the first row that holds:
 
 =============  =====================================================================================
 fail           a shortcut counts, or a reviewer called something one
-not_auditable  the model does not know a finding (`gate.min_auroc`), or may have been fitted on the
-               audited patients (`gate.max_leaked_patients`)
+not_auditable  the model does not know or never predicts a finding (`gate.min_auroc`,
+               `min_prediction_share`), or may be fitted on audited patients (`max_leaked_patients`)
 review         something undecided counts, or was confirmed and could not be tested, or a finding
                depends on a style of the films
 not_auditable  what was not named could cost more accuracy than `gate.max_local_effect`; where the
@@ -516,7 +516,7 @@ def _model_gates(checks: ModelChecks | None) -> tuple[Gate, ...]:
         f"the model distinguishes {clear} of {len(checks.findings)} findings from the others "
         f"(lower bound of the AUROC above {checks.min_auroc:g})"
     )
-    return (Gate("gate.min_auroc", not checks.doubts, text),)
+    return (Gate("gate.min_auroc", clear == len(checks.findings), text),)
 
 
 def points_for_reviewer(

@@ -313,15 +313,16 @@ def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: stages.
     data = audit_data(films.cohort, films.embeddings, scored.scores)
     looking = check_looking(config, data, tools, run)
     ignores = [looking.ignores] if looking is not None and looking.ignores else []
-    stops = check_auditability(scored.accuracy, films.cohort.classes, config.gate)
+    stops, doubts = check_auditability(scored.accuracy, films.cohort.classes, config.gate)
     reasons = [*ignores, *([lost] if broken else ()), *tools.checks.stops, *stops]
+    tools = replace(tools, checks=replace(tools.checks, doubts=(*doubts, *tools.checks.doubts)))
     if not reasons:
         try:
             found = search_films(config, data, films.embeddings, tools, run)
             return replace(found, looking=looking)
         except DataError as error:  # nothing to search in is an outcome that the report shows
             reasons = [str(error)]
-    return Findings(Verdict("not_auditable", tuple(reasons)), tools.checks, looking=looking)
+    return Findings(Verdict("not_auditable", (*reasons, *doubts)), tools.checks, looking=looking)
 
 
 def check_looking(

@@ -147,6 +147,17 @@ def test_a_black_box_that_follows_a_feature_is_for_review(root, tmp_path):
     assert again.verdict == result.verdict
 
 
+def test_a_class_that_is_hardly_predicted_does_not_end_the_search(root, tmp_path):
+    config = config_of(root, scores=table(root, tmp_path / "scores.csv", cross=True))
+    gate = config.gate.model_copy(update={"min_prediction_share": 0.6})
+    config = config.model_copy(update={"gate": gate})
+    result = audit(config, key=b"k" * 32, cache=Cache(tmp_path)).result
+    assert result.verdict.name == "not_auditable"
+    assert "below 60 % (gate.min_prediction_share)" in result.verdict.reasons[0]
+    assert result.correlations[0].confirmation.status == "confirmed"
+    assert apply_decisions(result, (), gate, None).verdict == result.verdict
+
+
 def test_a_black_box_that_is_right_has_its_own_accuracy(root, tmp_path):
     scores = table(root, tmp_path / "scores.csv", cross=False)
     result = audited(root, tmp_path, scores=scores)
