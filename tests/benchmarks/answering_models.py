@@ -34,6 +34,7 @@ from tests.benchmarks.tables import Column, Row, Table, Target, bullets, mean_wi
 from tests.benchmarks.train_generative import GENERATIVE
 
 _LONGER = 2  # times the epochs of the demonstration, which leave a clean model without a class
+_UNSEEN = 20  # seeds below were looked at while rules changed
 _LEARNED_GAP = 0.30
 _PRECISION = 0.9
 _RISE, _FALL = 0.20, 0.02
@@ -61,7 +62,7 @@ def _trial(config: Config, seed: int, *, planted: bool) -> Trial:
 def measure_audits(planted: bool, setup: Setup) -> Iterator[Row]:
     """Train models on phantoms with a planted shortcut, or with none, and audit them."""
     own = _answering(setup, longer=not planted)
-    seeds = range(setup.size("models"))
+    seeds = range(_UNSEEN, _UNSEEN + setup.size("models"))
     yield from audit_side_by_side(own, [_trial(own.config, s, planted=planted) for s in seeds])
 
 
@@ -277,7 +278,7 @@ PARTS = (
         "planted",
         "Small models that learned a shortcut",
         "The demonstration with other films and other first weights: a generator means "
-        "cardiomegaly. Gaps are by its true presence.",
+        "cardiomegaly. Gaps are by its true presence. No audit of these seeds had been looked at.",
         [_planted_summary, _MODELS],
         partial(measure_audits, True),
         {"models": 6},
