@@ -360,19 +360,17 @@ def _intervene(
         return [None] * len(standing), {}
     host = fold_places(known, worth)
     chosen = [at for at in range(len(standing)) if worth[at] and host[at] == at]
-    hypotheses = [
-        Hypothesis(
-            standing[at][0].cluster,
-            ~standing[at][0].films,
-            known[at][1],
-            tools.relevance.find(
-                data.classes[raised[at]],
-                [data.classes[one] for one in standing[at][0].cluster.opposed_classes],
-            ),
-            0.0 if _gaps_shown(standing[at], gate) else gate.max_gap,
-        )
-        for at in chosen
-    ]
+    hypotheses = []
+    for at in chosen:
+        candidate, cluster = standing[at][0], standing[at][0].cluster
+        folded = [entry[0] for entry, one in zip(standing, host, strict=True) if one == at]
+        bare = _without_claim(candidate, folded, evidence.max_pairs)
+        own, maps = ~candidate.films, tools.maps[candidate.swapped]
+        again = _explore(tools.model, maps, cluster, own, data, evidence, bare)
+        opposed = [data.classes[one] for one in cluster.opposed_classes]
+        relevant = tools.relevance.find(data.classes[cluster.raised_class], opposed)
+        least_harm = 0.0 if _gaps_shown(standing[at], gate) else gate.max_gap
+        hypotheses.append(Hypothesis(cluster, own, bare, again, relevant, least_harm))
     done = decide_use(
         _measure_counterfactuals(tools.model, hypotheses, data, evidence, progress), evidence
     )
@@ -385,6 +383,19 @@ def _intervene(
         ],
         {clusters[at]: clusters[other] for at, other in enumerate(host) if other != at},
     )
+
+
+def _without_claim(
+    candidate: Candidate, folded: Sequence[Candidate], few: int
+) -> NDArray[np.bool_]:
+    """Films (N,) without a feature and all that is folded into it; with too few, without it.
+
+    One thing lies in several clusters, each of which holds it on some of its films alone: of films
+    without one of these many have it, and are no controls.
+    """
+    bare = ~np.logical_or.reduce([one.cluster.present for one in folded])
+    left = min((bare & half).sum() for half in (candidate.films, ~candidate.films))
+    return bare if left >= 2 * few else ~candidate.cluster.present
 
 
 def _gaps_shown(entry: Tested, gate: GateConfig) -> bool:
@@ -401,11 +412,13 @@ def _explore(
     films: NDArray[np.bool_],
     data: AuditData,
     evidence: EvidenceConfig,
+    bare: NDArray[np.bool_] | None = None,  # (N,) None: all without the feature
 ) -> Exploration:
     """Look a feature up in the maps of the half (N,) that it was chosen on."""
     inputs = prepare_inputs(model, cluster.raised_class, cluster.lowered_class, data)
     margin = inputs.untouched(np.arange(len(data.labels))).margin
-    return explore_feature(inputs, maps, cluster, films, margin, evidence)
+    bare = ~cluster.present if bare is None else bare
+    return explore_feature(inputs, maps, cluster, bare, films, margin, evidence)
 
 
 def _measure_counterfactuals(

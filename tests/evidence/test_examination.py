@@ -311,15 +311,15 @@ def change_of(contrast: float, half: float = 0.2, p: float = 0.001) -> PairedCha
 class Asked:
     """What was asked of the maps and of the model; it uses everything, unless p is set."""
 
-    looked_up: list = field(default_factory=list)  # (cluster, maps, films)
+    looked_up: list = field(default_factory=list)  # (cluster, maps, bare, films)
     tests: list[Hypothesis] = field(default_factory=list)
     sizes: dict[int, float] = field(default_factory=dict)  # by cluster, 1.0 without
     places: dict[int, float] = field(default_factory=dict)  # by cluster, each its own without
     p_values: dict[int, float] = field(default_factory=dict)  # of each intervention, by cluster
 
-    def explore(self, inputs, maps, cluster, films, margin, evidence) -> Exploration:
+    def explore(self, inputs, maps, cluster, bare, films, margin, evidence) -> Exploration:
         """Effects as they are set, on ten films; the spread of the margin is 1."""
-        self.looked_up.append((cluster, maps, films))
+        self.looked_up.append((cluster, maps, bare, films))
         count, x = len(cluster.regions), self.places.get(cluster.cluster, 50.0 * cluster.cluster)
         place = np.array([x, 0, x + 10, 10], np.float32)
         return Exploration(
@@ -381,11 +381,13 @@ def test_what_stands_is_looked_up_asked_of_the_model_and_ranked(planted, asked, 
 
     correlations = subject.assess(found, config, lambda *args: told.append(args))
 
-    assert len(asked.looked_up) == len(asked.tests) == len(standing) >= 1
-    rows = zip(asked.looked_up, asked.tests, standing, strict=True)
-    for (cluster, maps, films), hypothesis, (candidate, _, _) in rows:
+    assert len(asked.tests) == len(standing) >= 1
+    rows = zip(asked.looked_up, 2 * asked.tests, 2 * standing, strict=True)
+    for (cluster, maps, bare, films), hypothesis, (candidate, _, _) in rows:
         assert cluster is hypothesis.cluster is candidate.cluster
         assert maps == TOOLS.maps[candidate.swapped]
+        np.testing.assert_array_equal(bare, ~cluster.present)
+        np.testing.assert_array_equal(hypothesis.bare, ~cluster.present)
         np.testing.assert_array_equal(films, ~candidate.films)
         np.testing.assert_array_equal(hypothesis.discovery, ~candidate.films)
         assert hypothesis.relevant == HEART.find(CLASSES[cluster.raised_class])
@@ -409,6 +411,26 @@ def twice(found: Examination, number: int = 9, **outcome) -> Examination:
     copy = replace(candidate, cluster=replace(candidate.cluster, cluster=number))
     second = (copy, replace(confirmation, **outcome), ())
     return replace(found, tested=((candidate, confirmation, also), second))
+
+
+@pytest.mark.parametrize(("most", "enough"), [(10, True), (10_000, False)])
+def test_films_that_hold_a_folded_feature_are_no_controls(planted, asked, most, enough):
+    """One thing in two clusters; where too few films are without both, one is asked for."""
+    subject, config = planted(), config_of(max_pairs=most, min_pairs=10)
+    found = twice(subject.confirm(config))
+    first, second = found.tested
+    own, other = first[0].cluster, second[0].cluster
+    moved = replace(other, present=np.roll(own.present, 1))
+    found = replace(found, tested=(first, (replace(second[0], cluster=moved), *second[1:])))
+    asked.places |= {own.cluster: 7.0, 9: 7.0}
+
+    subject.assess(found, config)
+
+    [hypothesis] = asked.tests
+    both = own.present | moved.present
+    np.testing.assert_array_equal(hypothesis.bare, ~both if enough else ~hypothesis.cluster.present)
+    assert both.sum() > own.present.sum()
+    np.testing.assert_array_equal(asked.looked_up[-1][2], hypothesis.bare)
 
 
 def test_a_feature_without_an_effect_in_the_maps_is_not_tested(planted, asked):

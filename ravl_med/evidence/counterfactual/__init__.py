@@ -178,6 +178,8 @@ class Hypothesis:
     cluster: FeatureCluster
     # (N,) films of the half that it was chosen on; the others are the confirmation half
     discovery: NDArray[np.bool_]
+    # (N,) films that hold no feature of this claim: controls, and films that it is put into
+    bare: NDArray[np.bool_]
     explored: Exploration  # on the discovery half
     # where the raised class shows; None when it is not known
     relevant: RelevantPlaces | None = None
@@ -202,7 +204,8 @@ def measure_counterfactual(
     held, least = ~hypothesis.discovery, evidence.min_effect * removal.spread
     rngs = [np.random.default_rng([evidence.seed, step]) for step in (0, 2)]
     donors, windows = explored.donors, explored.windows
-    transplant = compare_transplants(inputs, cluster, donors, held, evidence, least, rngs[0])
+    aims = held & hypothesis.bare
+    transplant = compare_transplants(inputs, cluster, donors, aims, evidence, least, rngs[0])
     tested = Counterfactual(removal, transplant, False, ())
     p = joint_p_value(tested, evidence)
     at_best = _decide(replace(tested, p_value=p), p, evidence)  # q is not known, and never smaller
@@ -362,6 +365,7 @@ def _measure_removal(
     pairs = pair_films(
         inputs,
         cluster,
+        hypothesis.bare,
         ~hypothesis.discovery,
         explored.windows,
         evidence.max_pairs,
@@ -369,7 +373,7 @@ def _measure_removal(
     )
     if len(pairs.films) < evidence.min_pairs:
         return removal
-    filled = fill_pairs(inputs, pairs, ~cluster.present)
+    filled = fill_pairs(inputs, pairs, hypothesis.bare)
     removal = _with_effects(inputs, cluster, explored, removal, filled.filled)
     return _compare_fills(removal, inputs, hypothesis, pairs, filled, evidence)
 

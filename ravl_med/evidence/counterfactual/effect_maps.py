@@ -271,6 +271,7 @@ def explore_feature(
     inputs: ModelInputs,
     maps: EffectMaps,
     cluster: FeatureCluster,
+    bare: NDArray[np.bool_],  # (N,) films without it, or anything of its claim
     films: NDArray[np.bool_],  # (N,) of the half that was mapped
     margin: NDArray[np.float64],  # (N,) of every film, untouched
     evidence: EvidenceConfig,
@@ -280,8 +281,8 @@ def explore_feature(
     Each film with the feature is compared with one of its class without it, at the best of the same
     places. Windows that were filled in every film are compared alone.
     """
-    bare = ~cluster.present[maps.films]
-    before, drop, usual = maps.margins(cluster.raised_class, cluster.lowered_class, bare)
+    plain = bare[maps.films]
+    before, drop, usual = maps.margins(cluster.raised_class, cluster.lowered_class, plain)
     rows = rows_by_film(cluster, inputs.data.region_image, maps.films)
     effect, located = _effects_of_regions(inputs, maps, cluster, rows, drop - usual)
     known, tried = _places_to_try(inputs, maps, cluster, rows, drop, usual)
@@ -298,14 +299,14 @@ def explore_feature(
         evidence.confidence,
         evidence.min_effect * spread,
     )
-    own, ordinary = match_films(inputs, held, maps.films[bare])
+    own, ordinary = match_films(inputs, held, maps.films[plain])
     first, second = look_up.best(own, tried, own), look_up.best(ordinary, tried, own)
     places = {film: windows[w] for film, w in zip(own.tolist(), first, strict=True)}
-    giving, plain = match_films(inputs, held, maps.films[bare], margin)
-    chosen = look_up.best(giving, tried, giving), look_up.best(plain, tried, giving)
-    donors = Donors(giving, windows[chosen[0]], plain, windows[chosen[1]])
+    giving, others = match_films(inputs, held, maps.films[plain], margin)
+    chosen = look_up.best(giving, tried, giving), look_up.best(others, tried, giving)
+    donors = Donors(giving, windows[chosen[0]], others, windows[chosen[1]])
     if len(giving) < evidence.min_pairs:
-        donors = _donors_of_half(inputs, cluster, films, margin, known, evidence)
+        donors = _donors_of_half(inputs, cluster, bare, films, margin, known, evidence)
     wrong = held[wrongly_called(inputs.data, cluster)[held]]
     beside = {film: strongest_beside(windows[tried[film]], known) for film in wrong.tolist()}
     return Exploration(
@@ -317,7 +318,7 @@ def explore_feature(
         located=located,
         rows=rows,
         places=places,
-        present=centre_classes(~bare, labels),
+        present=centre_classes(cluster.present[maps.films], labels),
         moved=centre_classes(np.where(len(its), most, 0.0), labels),
         donors=donors,
         windows=known,
@@ -327,6 +328,7 @@ def explore_feature(
 def _donors_of_half(
     inputs: ModelInputs,
     cluster: FeatureCluster,
+    bare: NDArray[np.bool_],  # (N,)
     films: NDArray[np.bool_],  # (N,) of the half that was mapped
     margin: NDArray[np.float64],  # (N,)
     known: Windows,
@@ -340,7 +342,7 @@ def _donors_of_half(
     data, rng = inputs.data, np.random.default_rng([evidence.seed, 8])
     having, without = (
         spread_over_patients(np.flatnonzero(films & (data.labels >= 0) & own), data.patients, rng)
-        for own in (cluster.present, ~cluster.present)
+        for own in (cluster.present, bare)
     )
     most = evidence.effect_films
     giving, plain = match_films(inputs, having[:most], without[:most], margin)

@@ -276,6 +276,7 @@ class FilmPairs:
 def pair_films(
     inputs: ModelInputs,
     cluster: FeatureCluster,
+    bare: NDArray[np.bool_],  # (N,) films without it, or anything of its claim
     films: NDArray[np.bool_],  # (N,) of the half that tests
     windows: Windows,
     most: int,
@@ -296,7 +297,7 @@ def pair_films(
     ]
     turn = np.concatenate([np.arange(len(part)) for part in parts])
     chosen = np.concatenate(parts)[np.argsort(turn, kind="stable")][:most]
-    free = spread_over_patients(np.flatnonzero(known & ~cluster.present), data.patients, rng)
+    free = spread_over_patients(np.flatnonzero(known & bare), data.patients, rng)
     matched, controls = match_films(inputs, chosen, free[: _POOL * most])
     rows = rows_by_film(cluster, data.region_image, matched)
     places = [choose_places(inputs, cluster, rows[film], windows) for film in matched.tolist()]
@@ -411,7 +412,7 @@ def compare_transplants(
     inputs: ModelInputs,
     cluster: FeatureCluster,
     donors: Donors,
-    films: NDArray[np.bool_],  # (N,) of the half that tests
+    films: NDArray[np.bool_],  # (N,) of the half that tests, without anything of its claim
     evidence: EvidenceConfig,
     least: float,  # logits, see `compare_pairs`
     rng: np.random.Generator,
@@ -425,7 +426,7 @@ def compare_transplants(
     Decisions are those that become the raised class.
     """
     data = inputs.data
-    aims = films & (data.labels >= 0) & (data.labels != cluster.raised_class) & ~cluster.present
+    aims = films & (data.labels >= 0) & (data.labels != cluster.raised_class)
     targets = spread_over_patients(np.flatnonzero(aims), data.patients, rng)
     if min(len(targets), len(donors.films)) < evidence.min_pairs:
         return None

@@ -255,12 +255,19 @@ class Cohort:
         inputs = prepare_inputs(self.model(), *sides, self.data)
         margin = class_margin(self.logits, *sides)
         evidence = EVIDENCE.model_copy(update=changes)
-        return explore_feature(inputs, self.maps, cluster, self.discovery, margin, evidence)
+        return explore_feature(
+            inputs, self.maps, cluster, ~cluster.present, self.discovery, margin, evidence
+        )
 
     def measure(self, cluster, model=None, relevant=None, harm=0.0, **changes):
         """Measure a feature and decide on it, as the only one."""
         hypothesis = Hypothesis(
-            cluster, self.discovery, self.explore(cluster, **changes), relevant, harm
+            cluster,
+            self.discovery,
+            ~cluster.present,
+            self.explore(cluster, **changes),
+            relevant,
+            harm,
         )
         evidence, told = EVIDENCE.model_copy(update=changes), []
         found = measure_counterfactual(
@@ -898,7 +905,7 @@ class TestHarm:
 def test_one_pair_does_not_say_how_sharp_a_feature_is(cluster_of):
     cohort = cohort_of()
     cluster = cohort.cluster(cluster_of, [DEVICE], cohort.device)
-    hypothesis = Hypothesis(cluster, cohort.discovery, cohort.explore(cluster))
+    hypothesis = Hypothesis(cluster, cohort.discovery, ~cluster.present, cohort.explore(cluster))
     nothing = np.zeros((3, 2))
     sharper = np.array([1.0, 0.0, 1.0])
     filled = FilledPairs([], nothing, nothing, nothing, nothing, 0.0, sharper)

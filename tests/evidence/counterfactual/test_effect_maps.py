@@ -292,7 +292,7 @@ class TestExploration:
             | changes
         )
         inputs = inputs_of(data, self.PICTURES)
-        return explore_feature(inputs, maps, cluster, self.HALF, margin, evidence)
+        return explore_feature(inputs, maps, cluster, ~cluster.present, self.HALF, margin, evidence)
 
     def test_it_equals_a_naive_loop(self, cluster_of: Callable[..., FeatureCluster]) -> None:
         explored = self.explore(cluster_of)

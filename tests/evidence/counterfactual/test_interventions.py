@@ -541,10 +541,10 @@ class TestPairs:
             lowered_classes=(1,),
         )  # fmt: skip
 
-    def pair(self, cluster_of, most=50, images=IMAGES):
+    def pair(self, cluster_of, most=50, images=IMAGES, bare=~PRESENT):
         inputs, cluster = make_inputs(images), self.cluster(cluster_of)
         rng = np.random.default_rng(0)
-        return pair_films(inputs, cluster, self.HALF, EVEN, most, rng)
+        return pair_films(inputs, cluster, bare, self.HALF, EVEN, most, rng)
 
     def test_who_is_called_wrongly(self, cluster_of):
         cluster = self.cluster(cluster_of)
@@ -568,6 +568,14 @@ class TestPairs:
             assert len(set(films.tolist())) == 16
         for places in pairs.places:  # tiles that are larger than a window
             assert places.tolist() == [[0, 0, 8, 8], [8, 0, 16, 8]]
+
+    def test_no_control_holds_what_is_folded_into_the_feature(self, cluster_of):
+        bare = ~self.PRESENT & (np.arange(60) % 5 > 0)
+
+        pairs = self.pair(cluster_of, bare=bare)
+
+        assert bare[pairs.controls].all()
+        assert len(pairs.films) == (bare & self.HALF & (self.LABELS >= 0)).sum()
 
     def test_own_films_and_others_take_turns_whatever_they_are_called(self, cluster_of):
         pairs = self.pair(cluster_of, most=8)
@@ -699,7 +707,8 @@ class TestTransplants:
         )  # fmt: skip
         evidence = EvidenceConfig.model_construct(min_pairs=pairs)
         rng = np.random.default_rng(0)
-        return compare_transplants(inputs, cluster, self.donors, self.HALF, evidence, least, rng)
+        aims = self.HALF & ~self.PRESENT
+        return compare_transplants(inputs, cluster, self.donors, aims, evidence, least, rng)
 
     def test_it_equals_a_naive_loop_over_who_gave_to_whom(self, cluster_of):
         asked, donors = [], None
