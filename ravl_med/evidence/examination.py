@@ -366,11 +366,13 @@ def _intervene(
         folded = [entry[0] for entry, one in zip(standing, host, strict=True) if one == at]
         bare = _without_claim(candidate, folded, evidence.max_pairs)
         own, maps = ~candidate.films, tools.maps[candidate.swapped]
-        again = _explore(tools.model, maps, cluster, own, data, evidence, bare)
+        seen = known[at][1]
+        if len(folded) > 1:
+            seen = _explore(tools.model, maps, cluster, own, data, evidence, bare)
         opposed = [data.classes[one] for one in cluster.opposed_classes]
         relevant = tools.relevance.find(data.classes[cluster.raised_class], opposed)
         least_harm = 0.0 if _gaps_shown(standing[at], gate) else gate.max_gap
-        hypotheses.append(Hypothesis(cluster, own, bare, again, relevant, least_harm))
+        hypotheses.append(Hypothesis(cluster, own, bare, seen, relevant, least_harm))
     done = decide_use(
         _measure_counterfactuals(tools.model, hypotheses, data, evidence, progress), evidence
     )

@@ -278,7 +278,7 @@ def decide_verdict(
         ("pass", _pass_reasons(reviewed, classes, gate, bound)),
     )
     name, why = next((name, why) for name, why in outcomes if why)
-    reasons = (*why, *reviewed.lapses(), *tolerated, *open_points, *overruled)
+    reasons = (*why, *doubts, *reviewed.lapses(), *tolerated, *open_points, *overruled)
     closed = (_NO_COUNTERFACTUAL,) if black_box else ()
     return Verdict(name, (*dict.fromkeys(reasons), *closed), gates)
 
@@ -516,7 +516,8 @@ def _model_gates(checks: ModelChecks | None) -> tuple[Gate, ...]:
         f"the model distinguishes {clear} of {len(checks.findings)} findings from the others "
         f"(lower bound of the AUROC above {checks.min_auroc:g})"
     )
-    return (Gate("gate.min_auroc", clear == len(checks.findings), text),)
+    low = any(one.interval.low <= checks.min_auroc for one in checks.findings)
+    return (Gate("gate.min_auroc", not low, text),)
 
 
 def points_for_reviewer(

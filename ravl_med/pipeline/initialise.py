@@ -86,7 +86,7 @@ def write_config(
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")[:50] or "my-films"
     parts = [_HEAD % _scalar(plain if model is not None else f"{plain}-demonstration")]
     if roots:
-        parts.append("  roots: " + _quoted(list(roots), "where the films lie"))
+        parts.append(f"  roots: [{', '.join(map(_scalar, roots))}]  # where the films lie\n")
     chosen = "validation" if model is None else "null"
     parts.append(f"  split: {chosen:<20}# rows that are audited; null takes every row\n")
     parts.append("  preset: window             # or mimic-cxr-jpg, chexpert: as in training\n")
@@ -137,10 +137,6 @@ def _scalar(text: str) -> str:
         if yaml.load(f"{{{written}: 1}}") == {text: 1}:
             return written
     return json.dumps(text, ensure_ascii=False)
-
-
-def _quoted(texts: list[str], comment: str) -> str:
-    return f"[{', '.join(_scalar(text) for text in texts)}]  # {comment}\n"
 
 
 MANIFEST, CONFIG, RELEVANCE = "manifest.csv", "audit.yaml", "relevance.yaml"

@@ -382,7 +382,7 @@ def test_what_stands_is_looked_up_asked_of_the_model_and_ranked(planted, asked, 
     correlations = subject.assess(found, config, lambda *args: told.append(args))
 
     assert len(asked.tests) == len(standing) >= 1
-    rows = zip(asked.looked_up, 2 * asked.tests, 2 * standing, strict=True)
+    rows = zip(asked.looked_up, asked.tests, standing, strict=True)
     for (cluster, maps, bare, films), hypothesis, (candidate, _, _) in rows:
         assert cluster is hypothesis.cluster is candidate.cluster
         assert maps == TOOLS.maps[candidate.swapped]

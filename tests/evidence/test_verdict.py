@@ -882,7 +882,7 @@ def test_a_model_at_chance_can_fail_and_nothing_else(weigh):
     doubt = "The model does not distinguish heart from the other classes."
     shortcut = weigh(counterfactual=SHORTCUT)
     failed = decide_verdict([shortcut], CLASSES, GATE, SEEN, checks=sanity_of(doubt))
-    assert failed.name == "fail"
+    assert (failed.name, failed.reasons[1:]) == ("fail", (doubt,))
     asked = decide_verdict(
         [weigh(counterfactual=None)], CLASSES, GATE, SEEN, checks=sanity_of(doubt)
     )
