@@ -30,9 +30,9 @@ from ravl_med.evidence.results import Confirmation, PairedChange, SpuriousCorrel
 from ravl_med.evidence.statistics import centre_classes
 from ravl_med.evidence.subgroups import mantel_haenszel
 from ravl_med.evidence.verdict import rank_correlations
-from ravl_med.regions.geometry import box_overlap, box_shares
+from ravl_med.regions.geometry import box_shares
 
-_SAME = 0.5  # mean intersection over union of two places that are one
+_SAME = 0.5  # mean share of the smaller of two places that are one
 _APART = 0.1  # correlation from which one feature is there where the other is not
 _FILMS = 5  # shared films below which nothing is said
 _OVERLAP = 0.5  # of the regions of the smaller cluster
@@ -362,12 +362,7 @@ def _in_one_place(
     """Whether the largest effects of two correlations of a class lie together on shared films."""
     if a.cluster.raised_class != b.cluster.raised_class:
         return False
-    first, second = (_effect_places(entry, region_image) for entry in (a, b))
-    shared = sorted(first.keys() & second.keys())
-    if len(shared) < _FILMS:
-        return False
-    overlap = [box_overlap(first[film], second[film]) for film in shared]
-    return float(np.mean(overlap)) >= _SAME
+    return _places_agree(*(_effect_places(entry, region_image) for entry in (a, b)))
 
 
 def _effect_places(

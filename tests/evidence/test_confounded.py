@@ -300,12 +300,11 @@ class TestPlaces:
             "Its effect lies in the same place as that of correlation 1: they are one feature.",
         )
 
-    def test_half_of_both_together_is_one_place(self, cluster_of):
+    def test_half_of_the_smaller_is_one_place_as_before_the_test(self, cluster_of):
         here = self.used(cluster_of, 1, 0, 0.0, 0.9)
 
-        # 20/3 of 10 in common make 1/2 of both together.
-        assert self.folded(here, self.used(cluster_of, 2, 1, 3.3, 0.4))[1] == (2, False, 1)
-        assert self.folded(here, self.used(cluster_of, 2, 1, 3.4, 0.4))[1] == (2, True, None)
+        assert self.folded(here, self.used(cluster_of, 2, 1, 4.9, 0.4))[1] == (2, False, 1)
+        assert self.folded(here, self.used(cluster_of, 2, 1, 5.1, 0.4))[1] == (2, True, None)
 
     @pytest.mark.parametrize(
         "other", [{"raised": 0}, {"films": range(4)}, {"carries": False}], ids=str
