@@ -68,7 +68,7 @@ def check_auditability(
         for name, count in zip(classes, accuracy.images_by_class, strict=True)
         if count < gate.min_films
     ]
-    doubts = []
+    rare = []
     for name, share in zip(classes, accuracy.predicted_share, strict=True):
         if accuracy.images and share > gate.max_prediction_share:
             stops.append(
@@ -77,12 +77,10 @@ def check_auditability(
                 "not distinguish the classes. Check prompts and preprocessing."
             )
         elif accuracy.images and share < gate.min_prediction_share:
-            doubts.append(
-                f"The model calls {100 * share:.1f} % of the films {name}, below "
-                f"{100 * gate.min_prediction_share:.0f} % (gate.min_prediction_share): the "
-                "class is never predicted. Check its prompts."
-            )
-    return tuple(stops), tuple(doubts)
+            rare.append(f"{100 * share:.1f} % of the films {name}")
+    least = f"{100 * gate.min_prediction_share:.0f} % (gate.min_prediction_share)"
+    doubt = f"The model calls {', '.join(rare)}, below {least}: almost none. Check their prompts."
+    return tuple(stops), (doubt,) if rare else ()
 
 
 def measure_by_presence(

@@ -278,7 +278,8 @@ def decide_verdict(
         ("pass", _pass_reasons(reviewed, classes, gate, bound)),
     )
     name, why = next((name, why) for name, why in outcomes if why)
-    reasons = (*why, *doubts, *reviewed.lapses(), *tolerated, *open_points, *overruled)
+    rest = doubts if all(one.passed for one in _model_gates(checks)) else ()  # else a row says it
+    reasons = (*why, *rest, *reviewed.lapses(), *tolerated, *open_points, *overruled)
     closed = (_NO_COUNTERFACTUAL,) if black_box else ()
     return Verdict(name, (*dict.fromkeys(reasons), *closed), gates)
 
@@ -497,8 +498,8 @@ def _effect_gate(
     """Gate on what a local feature that was not named may cost, and why it does not hold."""
     passed = bound.points <= gate.max_local_effect + _ROUNDING  # NaN does not hold
     text = (
-        f"accuracy that a local feature not named here may cost: up to "
-        f"{100 * bound.points:.1f} points; allowed: at most {100 * gate.max_local_effect:g}"
+        f"a local feature not named here may cost up to {100 * bound.points:.1f} points of "
+        f"accuracy; allowed: at most {100 * gate.max_local_effect:g}"
     )
     reason = (
         f"Too few films: a local feature not named here may cost up to "
@@ -513,8 +514,8 @@ def _model_gates(checks: ModelChecks | None) -> tuple[Gate, ...]:
         return ()
     clear = sum(one.interval.low > checks.min_auroc for one in checks.findings)
     text = (
-        f"the model distinguishes {clear} of {len(checks.findings)} findings from the others "
-        f"(lower bound of the AUROC above {checks.min_auroc:g})"
+        f"the model distinguishes {clear} of {len(checks.findings)} findings (lower bound of the "
+        f"AUROC above {checks.min_auroc:g})"
     )
     low = any(one.interval.low <= checks.min_auroc for one in checks.findings)
     return (Gate("gate.min_auroc", not low, text),)
