@@ -73,7 +73,7 @@ from ravl_med.evidence.statistics import PatientBootstrap, count_patients
 from ravl_med.evidence.subgroups import cross_with_attributes
 from ravl_med.evidence.verdict import assess_correlation, gaps_below_gate
 from ravl_med.regions.looks import TEXTURES
-from ravl_med.storage.mapped_arrays import empty_rows, take_rows
+from ravl_med.storage.mapped_arrays import empty_rows, multiply, take_rows
 
 Progress = Callable[[str, int, int], None]
 
@@ -309,6 +309,7 @@ class InterventionTools:
     model: CounterfactualModel
     maps: Mapping[bool, EffectMaps]  # of the discovery half; True: of the other one
     relevance: RelevanceTable
+    embeddings: NDArray[np.float32] | None = None  # (R, D), unit norm; None: presence is sure
 
     def mapped_films(self) -> NDArray[np.int64]:
         """Return the films of the discovery half whose effects were mapped."""
@@ -340,64 +341,63 @@ def _intervene(
     Features with one raised class whose effect lies in the same place are one claim: the one with
     the surest effect is tested, and speaks for the others. Returned is which does, by cluster.
     """
-    explored = [
-        None
-        if candidate.swapped not in tools.maps
-        else _explore(
-            tools.model,
-            tools.maps[candidate.swapped],
-            candidate.cluster,
-            ~candidate.films,
-            data,
-            evidence,
-        )
-        for candidate, _, _ in standing
-    ]
-    worth = [one is not None and is_worth_a_test(one, evidence) for one in explored]
+    if any(candidate.swapped not in tools.maps for candidate, _, _ in standing):
+        return [None] * len(standing), {}  # no film could be mapped
+
+    def look(one: Candidate, bare: NDArray[np.bool_] | None = None) -> Exploration:
+        maps, films = tools.maps[one.swapped], ~one.films
+        return _explore(tools.model, maps, one.cluster, films, data, evidence, bare)
+
+    explored = [look(candidate) for candidate, _, _ in standing]
+    worth = [is_worth_a_test(one, evidence) for one in explored]
     raised = [candidate.cluster.raised_class for candidate, _, _ in standing]
-    known = [(a, one) for a, one in zip(raised, explored, strict=True) if one is not None]
-    if len(known) < len(standing):  # no film could be mapped
-        return [None] * len(standing), {}
-    host = fold_places(known, worth)
+    host = fold_places(list(zip(raised, explored, strict=True)), worth)
     chosen = [at for at in range(len(standing)) if worth[at] and host[at] == at]
     hypotheses = []
     for at in chosen:
         candidate, cluster = standing[at][0], standing[at][0].cluster
         folded = [entry[0] for entry, one in zip(standing, host, strict=True) if one == at]
-        bare = _without_claim(candidate, folded, evidence.max_pairs)
-        own, maps = ~candidate.films, tools.maps[candidate.swapped]
-        seen = known[at][1]
-        if len(folded) > 1:
-            seen = _explore(tools.model, maps, cluster, own, data, evidence, bare)
+        bare = _least_alike(candidate, folded, data, tools.embeddings, evidence.max_pairs)
+        own, seen = ~candidate.films, look(candidate, bare)
         opposed = [data.classes[one] for one in cluster.opposed_classes]
         relevant = tools.relevance.find(data.classes[cluster.raised_class], opposed)
         least_harm = 0.0 if _gaps_shown(standing[at], gate) else gate.max_gap
         hypotheses.append(Hypothesis(cluster, own, bare, seen, relevant, least_harm))
-    done = decide_use(
-        _measure_counterfactuals(tools.model, hypotheses, data, evidence, progress), evidence
-    )
-    tested = dict(zip(chosen, done, strict=True))
+    done = _measure_counterfactuals(tools.model, hypotheses, data, evidence, progress)
+    tested = dict(zip(chosen, decide_use(done, evidence), strict=True))
     clusters = [candidate.cluster.cluster for candidate, _, _ in standing]
     return (
         [
             tested[at] if at in tested else explored_only(one, evidence, folded=worth[at])
-            for at, (_, one) in enumerate(known)
+            for at, one in enumerate(explored)
         ],
         {clusters[at]: clusters[other] for at, other in enumerate(host) if other != at},
     )
 
 
-def _without_claim(
-    candidate: Candidate, folded: Sequence[Candidate], few: int
+def _least_alike(
+    candidate: Candidate,
+    folded: Sequence[Candidate],
+    data: AuditData,
+    embeddings: NDArray[np.float32] | None,  # (R, D)
+    few: int,
 ) -> NDArray[np.bool_]:
-    """Films (N,) without a feature and all that is folded into it; with too few, without it.
+    """Of the films without a feature or one folded into it, the half least like it: (N,).
 
     One thing lies in several clusters, each of which holds it on some of its films alone: of films
-    without one of these many have it, and are no controls.
+    without one of these many have it, and are no controls. With too few, all without the feature.
     """
-    bare = ~np.logical_or.reduce([one.cluster.present for one in folded])
-    left = min((bare & half).sum() for half in (candidate.films, ~candidate.films))
-    return bare if left >= 2 * few else ~candidate.cluster.present
+    bare: NDArray[np.bool_] = ~np.logical_or.reduce([one.cluster.present for one in folded])
+    halves = [bare & half for half in (candidate.films, ~candidate.films)]
+    if min(half.sum() for half in halves) < 2 * few:
+        return ~candidate.cluster.present
+    if embeddings is None:
+        return bare
+    centre = take_rows(embeddings, candidate.cluster.regions).mean(axis=0)
+    alike = np.full(len(bare), -np.inf)  # of the region that is most like it
+    np.maximum.at(alike, data.region_image, multiply(embeddings, centre[:, None])[:, 0])
+    first, second = (half & (alike <= float(np.median(alike[half]))) for half in halves)
+    return first | second
 
 
 def _gaps_shown(entry: Tested, gate: GateConfig) -> bool:

@@ -382,7 +382,9 @@ def test_what_stands_is_looked_up_asked_of_the_model_and_ranked(planted, asked, 
     correlations = subject.assess(found, config, lambda *args: told.append(args))
 
     assert len(asked.tests) == len(standing) >= 1
-    rows = zip(asked.looked_up, asked.tests, standing, strict=True)
+    again = asked.looked_up[len(standing) :]  # with the controls of the whole claim
+    assert [one[0] for one in again] == [one[0] for one in asked.looked_up[: len(standing)]]
+    rows = zip(again, asked.tests, standing, strict=True)
     for (cluster, maps, bare, films), hypothesis, (candidate, _, _) in rows:
         assert cluster is hypothesis.cluster is candidate.cluster
         assert maps == TOOLS.maps[candidate.swapped]
@@ -430,6 +432,36 @@ def test_films_that_hold_a_folded_feature_are_no_controls(planted, asked, most, 
     both = own.present | moved.present
     np.testing.assert_array_equal(hypothesis.bare, ~both if enough else ~hypothesis.cluster.present)
     assert both.sum() > own.present.sum()
+    np.testing.assert_array_equal(asked.looked_up[-1][2], hypothesis.bare)
+
+
+def test_controls_are_the_half_least_like_the_feature(planted, asked):
+    """A third of the films without it hold something like it, which is in another cluster."""
+    subject, config = planted(), config_of(max_pairs=10, min_pairs=10)
+    found = subject.confirm(config)
+    [(candidate, *_)] = found.tested[:1]
+    data, cluster = subject.data, candidate.cluster
+    rng = np.random.default_rng(0)
+    like = rng.uniform(0.0, 0.4, len(data.region_image))
+    hidden = ~cluster.present & (rng.random(len(data.labels)) < 1 / 3)
+    first = np.searchsorted(data.region_image, np.flatnonzero(hidden))
+    like[first], like[cluster.regions] = 0.7, 0.99
+    embeddings = np.stack([like, np.sqrt(1 - like**2)], axis=1).astype(np.float32)
+
+    subject.assess(found, config, tools=replace(TOOLS, embeddings=embeddings))
+
+    hypothesis = asked.tests[0]
+    assert hypothesis.cluster.cluster == cluster.cluster
+    most = {
+        film: like[data.region_image == film].max() for film in np.flatnonzero(~cluster.present)
+    }
+    expected = np.zeros(len(data.labels), bool)
+    for half in (candidate.films, ~candidate.films):
+        own = [film for film in most if half[film]]
+        ranked = sorted(own, key=most.__getitem__)
+        expected[ranked[: (len(own) + 1) // 2]] = True
+    np.testing.assert_array_equal(hypothesis.bare, expected)
+    assert not (hypothesis.bare & hidden).any()
     np.testing.assert_array_equal(asked.looked_up[-1][2], hypothesis.bare)
 
 
