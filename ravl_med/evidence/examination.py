@@ -26,7 +26,9 @@ from ravl_med.discovery.candidates import (
 )
 from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.effect_features import (
+    OTHERS,
     EffectFeature,
+    discriminant,
     measure_effect_feature,
     propose_at_places,
     propose_from_effects,
@@ -107,12 +109,9 @@ class ProposedFeatures:
         places = [feature.place for feature in self.features if feature.place != ANYWHERE]
         if places:  # of all features at once: each film is read once
             self.texture(np.flatnonzero(np.isin(places_of(data.region_shares()), places)))
-        return [
-            measure_effect_feature(
-                feature, number, data, self.embeddings, self.texture, films, min_films
-            )
-            for number, feature in enumerate(self.features, first)
-        ]
+        known = data, self.embeddings, self.texture, films, min_films
+        numbered = enumerate(self.features, first)
+        return [measure_effect_feature(one, number, *known) for number, one in numbered]
 
 
 class _KnownTextures:
@@ -137,16 +136,14 @@ def map_films(
     size, maps = model.encoder.info.image_size, {}
     for swapped in (False, True) if evidence.cross_fit else (False,):
         films = sample_for_maps(data, half ^ swapped, evidence.effect_films, evidence.seed)
-        own = partial(progress, "map effects")
         if len(films):
-            fill = model.like_places(data).fill
             maps[swapped] = map_effects(
                 model.read,
-                fill,
+                model.like_places(data).fill,
                 lambda pictures: np.concatenate(list(model.finite_batches(pictures))),
                 films,
                 size,
-                own,
+                partial(progress, "map effects"),
             )
     return maps
 
@@ -357,7 +354,7 @@ def _intervene(
     for at in chosen:
         candidate, cluster = standing[at][0], standing[at][0].cluster
         folded = [entry[0] for entry, one in zip(standing, host, strict=True) if one == at]
-        bare = _least_alike(candidate, folded, data, tools.embeddings, evidence.max_pairs)
+        bare = _least_alike(candidate, folded, data, tools.embeddings, evidence)
         own, seen = ~candidate.films, look(candidate, bare)
         opposed = [data.classes[one] for one in cluster.opposed_classes]
         relevant = tools.relevance.find(data.classes[cluster.raised_class], opposed)
@@ -380,22 +377,26 @@ def _least_alike(
     folded: Sequence[Candidate],
     data: AuditData,
     embeddings: NDArray[np.float32] | None,  # (R, D)
-    few: int,
+    evidence: EvidenceConfig,
 ) -> NDArray[np.bool_]:
     """Of the films without a feature or one folded into it, the half least like it: (N,).
 
     One thing lies in several clusters, each of which holds it on some of its films alone: of films
-    without one of these many have it, and are no controls. With too few, all without the feature.
+    without one of these many have it, and are no controls. A discriminant tells its regions from
+    those of such films. With too few, all without the feature.
     """
     bare: NDArray[np.bool_] = ~np.logical_or.reduce([one.cluster.present for one in folded])
     halves = [bare & half for half in (candidate.films, ~candidate.films)]
-    if min(half.sum() for half in halves) < 2 * few:
+    if min(half.sum() for half in halves) < 2 * evidence.max_pairs:
         return ~candidate.cluster.present
     if embeddings is None:
         return bare
-    centre = take_rows(embeddings, candidate.cluster.regions).mean(axis=0)
+    rng = np.random.default_rng([evidence.seed, 14])
+    sides = candidate.cluster.regions, np.flatnonzero(bare[data.region_image])
+    own, other = (take_rows(embeddings, rng.permutation(side)[:OTHERS]) for side in sides)
     alike = np.full(len(bare), -np.inf)  # of the region that is most like it
-    np.maximum.at(alike, data.region_image, multiply(embeddings, centre[:, None])[:, 0])
+    along = multiply(embeddings, discriminant(own, other)[:, None])[:, 0]
+    np.maximum.at(alike, data.region_image, along)
     first, second = (half & (alike <= float(np.median(alike[half]))) for half in halves)
     return first | second
 
@@ -439,10 +440,8 @@ def _measure_counterfactuals(
             progress("remove and transplant", len(done), len(hypotheses))
         return done
     for number, hypothesis in enumerate(hypotheses, 1):
-        stage = f"remove and transplant, feature {number} of {len(hypotheses)}"
-        done.append(
-            measure_counterfactual(model, hypothesis, data, evidence, partial(progress, stage))
-        )
+        own = partial(progress, f"remove and transplant, feature {number} of {len(hypotheses)}")
+        done.append(measure_counterfactual(model, hypothesis, data, evidence, own))
     return done
 
 
