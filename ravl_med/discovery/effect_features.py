@@ -78,8 +78,7 @@ FEWEST_FILMS = 6
 
 _FAINT_EFFECT = 0.25  # standard deviations of the margin below which nothing is proposed
 _TOP_FILMS = 20  # by which the effect of a class is judged
-OTHERS = 4000
-"""Regions that a kind is told from."""
+_OTHERS = 4000  # regions that a kind is told from
 
 
 def propose_from_effects(
@@ -110,10 +109,10 @@ def propose_from_effects(
         quiet = np.flatnonzero(effect < 0.5 * least)
         if len(holding) < FEWEST_FILMS or len(quiet) < FEWEST_FILMS:
             continue
-        quiet = quiet[rng.permutation(len(quiet))[:OTHERS]]
+        quiet = quiet[rng.permutation(len(quiet))[:_OTHERS]]
         for group in _group(own[holding]):
             if len(group) >= FEWEST_FILMS:
-                direction = discriminant(own[holding[group]], own[quiet])
+                direction = _discriminant(own[holding[group]], own[quiet])
                 offset = _offset(own @ direction, effects.films, holding[group])
                 size = float(np.median(effect[holding[group]]))
                 direction -= offset * one
@@ -234,7 +233,7 @@ class _Predicted:
     def feature(self) -> EffectFeature:
         """Return what tells the films that have it from the others."""
         here, holds = self.seen.scaled, self.holds
-        direction = discriminant(here[holds], here[~holds])
+        direction = _discriminant(here[holds], here[~holds])
         offset = _offset(here @ direction, self.films, np.flatnonzero(holds))
         direction = self.seen.direction(direction, offset)
         size = float(np.median(self.known[holds]))
@@ -292,7 +291,7 @@ def _group(regions: NDArray[np.float32]) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(labels == group) for group in range(int(labels.max()) + 1)]
 
 
-def discriminant(inside: NDArray[np.float32], outside: NDArray[np.float32]) -> NDArray[np.float32]:
+def _discriminant(inside: NDArray[np.float32], outside: NDArray[np.float32]) -> NDArray[np.float32]:
     """Direction (D,), unit norm, that tells regions from others; covariance after Ledoit, Wolf."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 

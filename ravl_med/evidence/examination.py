@@ -26,9 +26,7 @@ from ravl_med.discovery.candidates import (
 )
 from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.effect_features import (
-    OTHERS,
     EffectFeature,
-    discriminant,
     measure_effect_feature,
     propose_at_places,
     propose_from_effects,
@@ -75,7 +73,7 @@ from ravl_med.evidence.statistics import PatientBootstrap, count_patients
 from ravl_med.evidence.subgroups import cross_with_attributes
 from ravl_med.evidence.verdict import assess_correlation, gaps_below_gate
 from ravl_med.regions.looks import TEXTURES
-from ravl_med.storage.mapped_arrays import empty_rows, multiply, take_rows
+from ravl_med.storage.mapped_arrays import empty_rows, take_rows
 
 Progress = Callable[[str, int, int], None]
 
@@ -109,9 +107,12 @@ class ProposedFeatures:
         places = [feature.place for feature in self.features if feature.place != ANYWHERE]
         if places:  # of all features at once: each film is read once
             self.texture(np.flatnonzero(np.isin(places_of(data.region_shares()), places)))
-        known = data, self.embeddings, self.texture, films, min_films
-        numbered = enumerate(self.features, first)
-        return [measure_effect_feature(one, number, *known) for number, one in numbered]
+        return [
+            measure_effect_feature(
+                feature, number, data, self.embeddings, self.texture, films, min_films
+            )
+            for number, feature in enumerate(self.features, first)
+        ]
 
 
 class _KnownTextures:
@@ -136,14 +137,16 @@ def map_films(
     size, maps = model.encoder.info.image_size, {}
     for swapped in (False, True) if evidence.cross_fit else (False,):
         films = sample_for_maps(data, half ^ swapped, evidence.effect_films, evidence.seed)
+        own = partial(progress, "map effects")
         if len(films):
+            fill = model.like_places(data).fill
             maps[swapped] = map_effects(
                 model.read,
-                model.like_places(data).fill,
+                fill,
                 lambda pictures: np.concatenate(list(model.finite_batches(pictures))),
                 films,
                 size,
-                partial(progress, "map effects"),
+                own,
             )
     return maps
 
@@ -306,7 +309,6 @@ class InterventionTools:
     model: CounterfactualModel
     maps: Mapping[bool, EffectMaps]  # of the discovery half; True: of the other one
     relevance: RelevanceTable
-    embeddings: NDArray[np.float32] | None = None  # (R, D), unit norm; None: presence is sure
 
     def mapped_films(self) -> NDArray[np.int64]:
         """Return the films of the discovery half whose effects were mapped."""
@@ -338,67 +340,64 @@ def _intervene(
     Features with one raised class whose effect lies in the same place are one claim: the one with
     the surest effect is tested, and speaks for the others. Returned is which does, by cluster.
     """
-    if any(candidate.swapped not in tools.maps for candidate, _, _ in standing):
-        return [None] * len(standing), {}  # no film could be mapped
-
-    def look(one: Candidate, bare: NDArray[np.bool_] | None = None) -> Exploration:
-        maps, films = tools.maps[one.swapped], ~one.films
-        return _explore(tools.model, maps, one.cluster, films, data, evidence, bare)
-
-    explored = [look(candidate) for candidate, _, _ in standing]
-    worth = [is_worth_a_test(one, evidence) for one in explored]
+    explored = [
+        None
+        if candidate.swapped not in tools.maps
+        else _explore(
+            tools.model,
+            tools.maps[candidate.swapped],
+            candidate.cluster,
+            ~candidate.films,
+            data,
+            evidence,
+        )
+        for candidate, _, _ in standing
+    ]
+    worth = [one is not None and is_worth_a_test(one, evidence) for one in explored]
     raised = [candidate.cluster.raised_class for candidate, _, _ in standing]
-    host = fold_places(list(zip(raised, explored, strict=True)), worth)
+    known = [(a, one) for a, one in zip(raised, explored, strict=True) if one is not None]
+    if len(known) < len(standing):  # no film could be mapped
+        return [None] * len(standing), {}
+    host = fold_places(known, worth)
     chosen = [at for at in range(len(standing)) if worth[at] and host[at] == at]
     hypotheses = []
     for at in chosen:
         candidate, cluster = standing[at][0], standing[at][0].cluster
         folded = [entry[0] for entry, one in zip(standing, host, strict=True) if one == at]
-        bare = _least_alike(candidate, folded, data, tools.embeddings, evidence)
-        own, seen = ~candidate.films, look(candidate, bare)
+        bare = _without_claim(candidate, folded, evidence.max_pairs)
+        own, maps = ~candidate.films, tools.maps[candidate.swapped]
+        seen = known[at][1]
+        if len(folded) > 1:
+            seen = _explore(tools.model, maps, cluster, own, data, evidence, bare)
         opposed = [data.classes[one] for one in cluster.opposed_classes]
         relevant = tools.relevance.find(data.classes[cluster.raised_class], opposed)
         least_harm = 0.0 if _gaps_shown(standing[at], gate) else gate.max_gap
         hypotheses.append(Hypothesis(cluster, own, bare, seen, relevant, least_harm))
-    done = _measure_counterfactuals(tools.model, hypotheses, data, evidence, progress)
-    tested = dict(zip(chosen, decide_use(done, evidence), strict=True))
+    done = decide_use(
+        _measure_counterfactuals(tools.model, hypotheses, data, evidence, progress), evidence
+    )
+    tested = dict(zip(chosen, done, strict=True))
     clusters = [candidate.cluster.cluster for candidate, _, _ in standing]
     return (
         [
             tested[at] if at in tested else explored_only(one, evidence, folded=worth[at])
-            for at, one in enumerate(explored)
+            for at, (_, one) in enumerate(known)
         ],
         {clusters[at]: clusters[other] for at, other in enumerate(host) if other != at},
     )
 
 
-def _least_alike(
-    candidate: Candidate,
-    folded: Sequence[Candidate],
-    data: AuditData,
-    embeddings: NDArray[np.float32] | None,  # (R, D)
-    evidence: EvidenceConfig,
+def _without_claim(
+    candidate: Candidate, folded: Sequence[Candidate], few: int
 ) -> NDArray[np.bool_]:
-    """Of the films without a feature or one folded into it, the half least like it: (N,).
+    """Films (N,) without a feature and all that is folded into it; with too few, without it.
 
     One thing lies in several clusters, each of which holds it on some of its films alone: of films
-    without one of these many have it, and are no controls. A discriminant tells its regions from
-    those of such films. With too few, all without the feature.
+    without one of these many have it, and are no controls.
     """
-    bare: NDArray[np.bool_] = ~np.logical_or.reduce([one.cluster.present for one in folded])
-    halves = [bare & half for half in (candidate.films, ~candidate.films)]
-    if min(half.sum() for half in halves) < 2 * evidence.max_pairs:
-        return ~candidate.cluster.present
-    if embeddings is None:
-        return bare
-    rng = np.random.default_rng([evidence.seed, 14])
-    sides = candidate.cluster.regions, np.flatnonzero(bare[data.region_image])
-    own, other = (take_rows(embeddings, rng.permutation(side)[:OTHERS]) for side in sides)
-    alike = np.full(len(bare), -np.inf)  # of the region that is most like it
-    along = multiply(embeddings, discriminant(own, other)[:, None])[:, 0]
-    np.maximum.at(alike, data.region_image, along)
-    first, second = (half & (alike <= float(np.median(alike[half]))) for half in halves)
-    return first | second
+    bare = ~np.logical_or.reduce([one.cluster.present for one in folded])
+    left = min((bare & half).sum() for half in (candidate.films, ~candidate.films))
+    return bare if left >= 2 * few else ~candidate.cluster.present
 
 
 def _gaps_shown(entry: Tested, gate: GateConfig) -> bool:
@@ -440,8 +439,10 @@ def _measure_counterfactuals(
             progress("remove and transplant", len(done), len(hypotheses))
         return done
     for number, hypothesis in enumerate(hypotheses, 1):
-        own = partial(progress, f"remove and transplant, feature {number} of {len(hypotheses)}")
-        done.append(measure_counterfactual(model, hypothesis, data, evidence, own))
+        stage = f"remove and transplant, feature {number} of {len(hypotheses)}"
+        done.append(
+            measure_counterfactual(model, hypothesis, data, evidence, partial(progress, stage))
+        )
     return done
 
 
