@@ -75,7 +75,7 @@ def test_a_model_that_is_wired_right_passes_the_gate(root, tmp_path):
     assert result.discovery is not None
     gate = next(gate for gate in result.verdict.gates if gate.name == "gate.min_auroc")
     assert gate.passed
-    assert gate.text.startswith("the model distinguishes 2 of 2 findings from the others")
+    assert gate.text.startswith("the model distinguishes 2 of 2 findings (lower bound")
 
 
 @pytest.mark.parametrize(("factory", "reason"), [
