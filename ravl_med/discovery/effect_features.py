@@ -78,7 +78,8 @@ FEWEST_FILMS = 6
 
 _FAINT_EFFECT = 0.25  # standard deviations of the margin below which nothing is proposed
 _TOP_FILMS = 20  # by which the effect of a class is judged
-_OTHERS = 4000  # regions that a kind is told from
+OTHERS = 4000
+"""Regions that a kind is told from."""
 
 
 def propose_from_effects(
@@ -109,11 +110,11 @@ def propose_from_effects(
         quiet = np.flatnonzero(effect < 0.5 * least)
         if len(holding) < FEWEST_FILMS or len(quiet) < FEWEST_FILMS:
             continue
-        quiet = quiet[rng.permutation(len(quiet))[:_OTHERS]]
+        quiet = quiet[rng.permutation(len(quiet))[:OTHERS]]
         for group in _group(own[holding]):
             if len(group) >= FEWEST_FILMS:
-                direction = _discriminant(own[holding[group]], own[quiet])
-                offset = _offset(own @ direction, effects.films, holding[group])
+                direction = discriminant(own[holding[group]], own[quiet])
+                offset = halfway(own @ direction, effects.films, holding[group])
                 size = float(np.median(effect[holding[group]]))
                 direction -= offset * one
                 features.append(EffectFeature(label, direction, len(group), size))
@@ -233,8 +234,8 @@ class _Predicted:
     def feature(self) -> EffectFeature:
         """Return what tells the films that have it from the others."""
         here, holds = self.seen.scaled, self.holds
-        direction = _discriminant(here[holds], here[~holds])
-        offset = _offset(here @ direction, self.films, np.flatnonzero(holds))
+        direction = discriminant(here[holds], here[~holds])
+        offset = halfway(here @ direction, self.films, np.flatnonzero(holds))
         direction = self.seen.direction(direction, offset)
         size = float(np.median(self.known[holds]))
         return EffectFeature(self.label, direction, int(holds.sum()), size, self.place)
@@ -291,7 +292,7 @@ def _group(regions: NDArray[np.float32]) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(labels == group) for group in range(int(labels.max()) + 1)]
 
 
-def _discriminant(inside: NDArray[np.float32], outside: NDArray[np.float32]) -> NDArray[np.float32]:
+def discriminant(inside: NDArray[np.float32], outside: NDArray[np.float32]) -> NDArray[np.float32]:
     """Direction (D,), unit norm, that tells regions from others; covariance after Ledoit, Wolf."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
@@ -315,7 +316,7 @@ def _constant(regions: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(least / (least @ mean), dtype=np.float32)
 
 
-def _offset(
+def halfway(
     score: NDArray[np.float32], films: NDArray[np.int64], learned: NDArray[np.int64]
 ) -> float:
     """Halfway between films that a feature was learned from and the others, by their best region.

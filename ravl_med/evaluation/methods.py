@@ -624,7 +624,7 @@ class Panel:
         data, own, gate = evidence.data, self.config.evidence, self.config.gate
         model = evidence.counterfactual_model(self.encoder, self.structures)
         maps, styles = self.whole()
-        tools = InterventionTools(model, maps, self.relevance)
+        tools = InterventionTools(model, maps, self.relevance, evidence.region)
         proposed = propose_features(data, evidence.region, model, maps[False], own)
         examined = confirm_correlations(data, pooled, discovery, own, gate, _silent, proposed)
         correlations = assess_correlations(data, examined.tested, tools, own, gate, _silent)

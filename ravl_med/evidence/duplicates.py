@@ -38,6 +38,7 @@ _FILMS = 5  # shared films below which nothing is said
 _OVERLAP = 0.5  # of the regions of the smaller cluster
 
 _PLACE = "Its effect lies in the same place as that of {}: they are one feature."
+_PART = "It goes with {}, and its gaps go once that is accounted for: it is part of it."
 _COMPLEMENT = (
     "It is the complement of {}: it is there where that feature is not, and lowers what that "
     "raises. Of the two, that one is the thing: it is sharper, and moves films that it is "
@@ -185,18 +186,19 @@ def _places_agree(
 def fold_counting(
     correlations: Sequence[SpuriousCorrelation],
     data: AuditData,
+    max_gap: float,
     tested_for: Mapping[int, int] = MappingProxyType({}),
 ) -> tuple[SpuriousCorrelation, ...]:
     """Rank correlations; of those that count and are one feature, one stays.
 
     Clusters around a device hold different regions, yet removal finds the device from each of them:
     of those that have their effect in the same place, the one stays that moves other films most.
-    And where a device is missing, its place looks alike on all films: that raises what the device
-    lowers. Of a feature and its complement the side stays that is a thing: it is sharper than the
-    same place without it, and moves other films that it is put into; where one side could be put
-    into none, and the other moves none, its own films that it is taken from. The others no longer
-    count by themselves, and name the one that they belong to; so does what was not tested by
-    itself, since one that counts was `tested_for` it: cluster to cluster.
+    Where a device is missing, its place looks alike on all films: that raises what it lowers. Of a
+    feature and its complement the side stays that is a thing: it is sharper than the same place
+    without it, and moves other films; where one side could be put into none, and the other moves
+    none, its own films that it is taken from. What has its gaps from a stronger one of its class
+    (below `max_gap` with that held fixed) is part of it. The others no longer count, and name what
+    they belong to; so does what one that counts was `tested_for`: cluster to cluster.
     """
     correlations = _count_things(correlations, data.labels)
     kept: list[SpuriousCorrelation] = []
@@ -212,6 +214,8 @@ def fold_counting(
             plainest = _plainest(opposite)
             reason = _TAKEN if _by_removal((entry, plainest)) else _PUT_IN
             hosts[entry.cluster.cluster] = plainest.cluster.cluster, reason
+        elif part := [other for other in kept if _is_part(entry, other, data, max_gap)]:
+            hosts[entry.cluster.cluster] = part[0].cluster.cluster, _PART
         else:
             kept.append(entry)
     counting = {c.cluster.cluster for c in correlations if c.counts}
@@ -219,6 +223,18 @@ def fold_counting(
         if host in counting and cluster not in counting:
             hosts[cluster] = hosts.get(host, (host, _PLACE))[0], _PLACE
     return _rank_beside(correlations, hosts)
+
+
+def _is_part(
+    entry: SpuriousCorrelation, other: SpuriousCorrelation, data: AuditData, max_gap: float
+) -> bool:
+    """Whether a feature does harm by another of its class: held fixed, that takes most of it."""
+    first, second = entry.cluster, other.cluster
+    if first.raised_class != second.raised_class or other.kind not in ("shortcut", entry.kind):
+        return False
+    nothing = np.zeros_like(second.present)
+    gaps, held = (np.array(_gaps_held_fixed(entry, one, data)) for one in (nothing, second.present))
+    return bool(np.any((gaps >= max_gap) & ~(held >= np.minimum(max_gap, gaps / 2))))
 
 
 def _count_things(

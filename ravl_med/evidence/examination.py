@@ -26,7 +26,10 @@ from ravl_med.discovery.candidates import (
 )
 from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.effect_features import (
+    OTHERS,
     EffectFeature,
+    discriminant,
+    halfway,
     measure_effect_feature,
     propose_at_places,
     propose_from_effects,
@@ -73,7 +76,7 @@ from ravl_med.evidence.statistics import PatientBootstrap, count_patients
 from ravl_med.evidence.subgroups import cross_with_attributes
 from ravl_med.evidence.verdict import assess_correlation, gaps_below_gate
 from ravl_med.regions.looks import TEXTURES
-from ravl_med.storage.mapped_arrays import empty_rows, take_rows
+from ravl_med.storage.mapped_arrays import empty_rows, multiply, take_rows
 
 Progress = Callable[[str, int, int], None]
 
@@ -107,12 +110,9 @@ class ProposedFeatures:
         places = [feature.place for feature in self.features if feature.place != ANYWHERE]
         if places:  # of all features at once: each film is read once
             self.texture(np.flatnonzero(np.isin(places_of(data.region_shares()), places)))
-        return [
-            measure_effect_feature(
-                feature, number, data, self.embeddings, self.texture, films, min_films
-            )
-            for number, feature in enumerate(self.features, first)
-        ]
+        known = data, self.embeddings, self.texture, films, min_films
+        numbered = enumerate(self.features, first)
+        return [measure_effect_feature(one, number, *known) for number, one in numbered]
 
 
 class _KnownTextures:
@@ -137,16 +137,14 @@ def map_films(
     size, maps = model.encoder.info.image_size, {}
     for swapped in (False, True) if evidence.cross_fit else (False,):
         films = sample_for_maps(data, half ^ swapped, evidence.effect_films, evidence.seed)
-        own = partial(progress, "map effects")
         if len(films):
-            fill = model.like_places(data).fill
             maps[swapped] = map_effects(
                 model.read,
-                fill,
+                model.like_places(data).fill,
                 lambda pictures: np.concatenate(list(model.finite_batches(pictures))),
                 films,
                 size,
-                own,
+                partial(progress, "map effects"),
             )
     return maps
 
@@ -233,13 +231,8 @@ def confirm_correlations(
     folded = fold_candidates(candidates)
     also = {(c.cluster.cluster, c.swapped): others for c, others in folded}
     least = min_strength_of(discovery)
-    confirmed = confirm_candidates(
-        data,
-        [candidate for candidate, _ in folded],
-        evidence,
-        least,
-        partial(progress, "confirm on held-out patients"),
-    )
+    single, own = [candidate for candidate, _ in folded], "confirm on held-out patients"
+    confirmed = confirm_candidates(data, single, evidence, least, partial(progress, own))
     tested = fold_tested(
         [(c, outcome, also[c.cluster.cluster, c.swapped]) for c, outcome in confirmed]
     )
@@ -287,19 +280,12 @@ def assess_correlations(
                 min_films=evidence.min_n,
                 confidence=evidence.confidence,
             )
-        one = assess_correlation(
-            candidate.cluster,
-            confirmation,
-            counterfactual,
-            strata,
-            also,
-            evidence,
-            gate,
-            black_box=tools is None,
-        )
+        known = candidate.cluster, confirmation, counterfactual, strata, also, evidence, gate
+        one = assess_correlation(*known, black_box=tools is None)
         patients = _count_patients(data, candidate)
         assessed.append(replace(one, found_patients=patients, labels=labels))
-    return name_confounded(fold_counting(assessed, data, tested_for), data, gate.max_gap)
+    folded = fold_counting(assessed, data, gate.max_gap, tested_for)
+    return name_confounded(folded, data, gate.max_gap)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -309,6 +295,7 @@ class InterventionTools:
     model: CounterfactualModel
     maps: Mapping[bool, EffectMaps]  # of the discovery half; True: of the other one
     relevance: RelevanceTable
+    embeddings: NDArray[np.float32] | None = None  # (R, D), unit norm; None: presence is sure
 
     def mapped_films(self) -> NDArray[np.int64]:
         """Return the films of the discovery half whose effects were mapped."""
@@ -340,64 +327,62 @@ def _intervene(
     Features with one raised class whose effect lies in the same place are one claim: the one with
     the surest effect is tested, and speaks for the others. Returned is which does, by cluster.
     """
-    explored = [
-        None
-        if candidate.swapped not in tools.maps
-        else _explore(
-            tools.model,
-            tools.maps[candidate.swapped],
-            candidate.cluster,
-            ~candidate.films,
-            data,
-            evidence,
-        )
-        for candidate, _, _ in standing
-    ]
-    worth = [one is not None and is_worth_a_test(one, evidence) for one in explored]
+    if any(candidate.swapped not in tools.maps for candidate, _, _ in standing):
+        return [None] * len(standing), {}  # no film could be mapped
+
+    def look(one: Candidate, bare: NDArray[np.bool_] | None = None) -> Exploration:
+        maps, films = tools.maps[one.swapped], ~one.films
+        return _explore(tools.model, maps, one.cluster, films, data, evidence, bare)
+
+    explored = [look(candidate) for candidate, _, _ in standing]
+    worth = [is_worth_a_test(one, evidence) for one in explored]
     raised = [candidate.cluster.raised_class for candidate, _, _ in standing]
-    known = [(a, one) for a, one in zip(raised, explored, strict=True) if one is not None]
-    if len(known) < len(standing):  # no film could be mapped
-        return [None] * len(standing), {}
-    host = fold_places(known, worth)
+    host = fold_places(list(zip(raised, explored, strict=True)), worth)
     chosen = [at for at in range(len(standing)) if worth[at] and host[at] == at]
     hypotheses = []
     for at in chosen:
         candidate, cluster = standing[at][0], standing[at][0].cluster
         folded = [entry[0] for entry, one in zip(standing, host, strict=True) if one == at]
-        bare = _without_claim(candidate, folded, evidence.max_pairs)
-        own, maps = ~candidate.films, tools.maps[candidate.swapped]
-        seen = known[at][1]
-        if len(folded) > 1:
-            seen = _explore(tools.model, maps, cluster, own, data, evidence, bare)
+        bare = _without_claim(candidate, folded, data, tools.embeddings, evidence)
+        own, seen = ~candidate.films, look(candidate, bare)
         opposed = [data.classes[one] for one in cluster.opposed_classes]
         relevant = tools.relevance.find(data.classes[cluster.raised_class], opposed)
         least_harm = 0.0 if _gaps_shown(standing[at], gate) else gate.max_gap
         hypotheses.append(Hypothesis(cluster, own, bare, seen, relevant, least_harm))
-    done = decide_use(
-        _measure_counterfactuals(tools.model, hypotheses, data, evidence, progress), evidence
-    )
-    tested = dict(zip(chosen, done, strict=True))
+    done = _measure_counterfactuals(tools.model, hypotheses, data, evidence, progress)
+    tested = dict(zip(chosen, decide_use(done, evidence), strict=True))
     clusters = [candidate.cluster.cluster for candidate, _, _ in standing]
     return (
         [
             tested[at] if at in tested else explored_only(one, evidence, folded=worth[at])
-            for at, (_, one) in enumerate(known)
+            for at, one in enumerate(explored)
         ],
         {clusters[at]: clusters[other] for at, other in enumerate(host) if other != at},
     )
 
 
 def _without_claim(
-    candidate: Candidate, folded: Sequence[Candidate], few: int
+    candidate: Candidate,
+    folded: Sequence[Candidate],
+    data: AuditData,
+    embeddings: NDArray[np.float32] | None,  # (R, D)
+    evidence: EvidenceConfig,
 ) -> NDArray[np.bool_]:
     """Films (N,) without a feature and all that is folded into it; with too few, without it.
 
     One thing lies in several clusters, each of which holds it on some of its films alone: of films
-    without one of these many have it, and are no controls.
+    without one of these many have it, and are no controls. Nor are those that have a region which a
+    discriminant takes for one of the feature.
     """
-    bare = ~np.logical_or.reduce([one.cluster.present for one in folded])
+    bare: NDArray[np.bool_] = ~np.logical_or.reduce([one.cluster.present for one in folded])
+    if embeddings is not None and bare.any():
+        rng, regions = np.random.default_rng([evidence.seed, 14]), candidate.cluster.regions
+        sides = regions, np.flatnonzero(bare[data.region_image])
+        own, other = (take_rows(embeddings, rng.permutation(side)[:OTHERS]) for side in sides)
+        along = multiply(embeddings, discriminant(own, other)[:, None])[:, 0]
+        bare[data.region_image[along > halfway(along, data.region_image, regions)]] = False
     left = min((bare & half).sum() for half in (candidate.films, ~candidate.films))
-    return bare if left >= 2 * few else ~candidate.cluster.present
+    return bare if left >= 2 * evidence.max_pairs else ~candidate.cluster.present
 
 
 def _gaps_shown(entry: Tested, gate: GateConfig) -> bool:
@@ -439,10 +424,8 @@ def _measure_counterfactuals(
             progress("remove and transplant", len(done), len(hypotheses))
         return done
     for number, hypothesis in enumerate(hypotheses, 1):
-        stage = f"remove and transplant, feature {number} of {len(hypotheses)}"
-        done.append(
-            measure_counterfactual(model, hypothesis, data, evidence, partial(progress, stage))
-        )
+        own = partial(progress, f"remove and transplant, feature {number} of {len(hypotheses)}")
+        done.append(measure_counterfactual(model, hypothesis, data, evidence, own))
     return done
 
 

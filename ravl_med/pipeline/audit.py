@@ -483,7 +483,7 @@ def _map_effects(
     discovery, evidence = config.discovery, config.evidence
     with run.stage("effects"):
         maps = map_films(data, tools.model, evidence, run.progress)
-        intervention = InterventionTools(tools.model, maps, tools.relevance)
+        intervention = InterventionTools(tools.model, maps, tools.relevance, embeddings.region)
         wanted = discovery.protocol == "pooled" and "effects" in discovery.propose
         if not wanted or False not in maps:
             return intervention, None

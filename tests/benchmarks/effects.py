@@ -123,7 +123,7 @@ def _search(
     """Propose, confirm and test; bound what was not named."""
     data, own, gate, discovery = evidence.data, config.evidence, config.gate, config.discovery
     maps = map_films(data, model, own, silent)
-    tools = InterventionTools(model, maps, _relevance(evidence.classes))
+    tools = InterventionTools(model, maps, _relevance(evidence.classes), evidence.region)
     proposed = propose_features(data, evidence.region, model, maps[False], own)
     clusters = propose_clusters(
         evidence.region,

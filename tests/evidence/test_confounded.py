@@ -285,7 +285,7 @@ class TestPlaces:
         self.data = data_of(self.LABELS, self.LABELS == 1, region_image=self.IMAGE)
 
     def folded(self, *entries):
-        found = fold_counting(entries, self.data)
+        found = fold_counting(entries, self.data, MAX_GAP)
         assert [c.rank for c in found] == list(range(1, len(entries) + 1))
         return [(c.cluster.cluster, c.counts, c.companion_of) for c in found]
 
@@ -295,7 +295,7 @@ class TestPlaces:
         )  # fmt: skip
 
         assert self.folded(weak, strong) == [(8, True, None), (7, False, 1)]
-        found = fold_counting([weak, strong], self.data)
+        found = fold_counting([weak, strong], self.data, MAX_GAP)
         assert found[1].reasons == (
             "Its effect lies in the same place as that of correlation 1: they are one feature.",
         )
@@ -326,16 +326,106 @@ class TestPlaces:
         first, second = (self.used(cluster_of, n, n - 1, 20.0 * n, 0.9) for n in (1, 2))
         pair = [replace(first, counts=counts), replace(second, counts=False)]
 
-        found = {c.cluster.cluster: c for c in fold_counting(pair, self.data, hosts)}
+        found = {c.cluster.cluster: c for c in fold_counting(pair, self.data, MAX_GAP, hosts)}
 
         assert found[1].counts is counts
         assert (found[2].counts, found[2].companion_of) == (False, companion)
 
     def test_a_companion_by_place_is_named_once(self, cluster_of):
         pair = self.used(cluster_of, 1, 0, 0.0, 0.9), self.used(cluster_of, 2, 1, 0.0, 0.4)
-        ranked = fold_counting(pair, self.data)
+        ranked = fold_counting(pair, self.data, MAX_GAP)
 
         assert name_confounded(ranked, self.data, MAX_GAP)[1].reasons == ranked[1].reasons
+
+
+class TestParts:
+    """Two features that raise class 1 and are used; the first moves other films more."""
+
+    def folded(self, counting, data_of, cells, kinds=("shortcut", "shortcut")):
+        (first, second), labels, hits = cells
+        entries = [
+            counting(rank, present, labels, hits, kind)
+            for rank, present, kind in zip((1, 2), (first, second), kinds, strict=True)
+        ]
+        moved = [
+            replace(
+                entry,
+                counterfactual=Counterfactual(
+                    Removal(np.ones(2), np.ones(2, bool), 0.5, spread=1.0),
+                    changed_by(size),
+                    True,
+                    (),
+                ),
+            )
+            for entry, size in zip(entries, (0.9, 0.4), strict=True)
+        ]
+        return fold_counting(moved, data_of(labels, hits), MAX_GAP)
+
+    def test_what_has_its_gaps_from_a_stronger_one_is_part_of_it(self, counting, data_of, films):
+        used, second, labels, hits = films(*TOGETHER)
+
+        first, part = self.folded(counting, data_of, ((used, second), labels, hits))
+
+        assert (first.counts, part.counts, part.companion_of) == (True, False, 1)
+        assert part.reasons == (
+            "It goes with correlation 1, and its gaps go once that is accounted for: it is part "
+            "of it.",
+        )
+
+    def test_on_the_same_films_the_weaker_is_part_of_the_other(self, counting, data_of, films):
+        used, _, labels, hits = films(*TOGETHER)
+
+        found = self.folded(counting, data_of, ((used, used.copy()), labels, hits))
+
+        assert [c.counts for c in found] == [True, False]
+
+    def test_what_has_gaps_of_its_own_stands_by_itself(self, counting, data_of, films):
+        used, second, labels, hits = films(*APART)
+
+        found = self.folded(counting, data_of, ((used, second), labels, hits))
+
+        assert [c.counts for c in found] == [True, True]
+
+    @pytest.mark.parametrize("share", [0.55, 0.5], ids=["little", "nothing"])
+    def test_gaps_that_were_small_before_do_not_go(self, counting, data_of, films, share):
+        """It counts for what else it does, and is on films of its own."""
+        together, apart = round(100 * share), round(100 * (1 - share))
+        cells = both_classes((True, True, together), (True, False, apart),
+                             (False, True, apart), (False, False, together))  # fmt: skip
+        used, second, labels, hits = films(*cells)
+        gaps = hits[second & (labels == 1)].mean() - hits[~second & (labels == 1)].mean()
+        assert abs(gaps) < MAX_GAP
+
+        second = second if gaps > 0 else ~second
+        found = self.folded(counting, data_of, ((used, second), labels, hits))
+
+        assert [c.counts for c in found] == [True, True]
+
+    @pytest.mark.parametrize(
+        ("kinds", "alone"),
+        [
+            (("undecided", "shortcut"), True),
+            (("plausible_sign", "shortcut"), True),
+            (("shortcut", "undecided"), False),
+            (("undecided", "undecided"), False),
+        ],
+    )
+    def test_no_shortcut_is_part_of_what_is_none(self, counting, data_of, films, kinds, alone):
+        used, second, labels, hits = films(*TOGETHER)
+
+        found = self.folded(counting, data_of, ((used, second), labels, hits), kinds)
+
+        assert sum(c.counts for c in found) == 1 + alone
+
+    def test_of_another_class_nothing_is_a_part(self, counting, data_of, films):
+        """Where the first is not the second mostly is, and its gaps go as well: a complement."""
+        used, second, labels, hits = films(*TOGETHER)
+
+        found = self.folded(counting, data_of, ((used, ~second), labels, hits))
+
+        assert [c.cluster.raised_class for c in found] == [1, 0]
+        assert len(found[1].reasons) == 1
+        assert "complement" in found[1].reasons[0]
 
 
 class TestComplements:
@@ -365,7 +455,7 @@ class TestComplements:
         return replace(entry, counterfactual=Counterfactual(removal, transplant, True, ()))
 
     def found(self, data_of, pair):
-        return fold_counting(pair, data_of(*self.where))
+        return fold_counting(pair, data_of(*self.where), MAX_GAP)
 
     @pytest.mark.parametrize(
         ("sizes", "stays"), [((0.9, 0.4), 1), ((0.4, 0.9), 0), ((0.4, None), 1), ((None, 0.1), 0)]
@@ -492,8 +582,8 @@ class TestComplements:
 
     @pytest.mark.parametrize(
         ("cells", "alone"),
-        [((30, 70), False), ((40, 60), False), ((45, 55), True), ((90, 10), True)],
-        ids=["phi -0.4", "phi -0.2", "phi -0.1", "phi 0.8"],
+        [((30, 70), False), ((40, 60), False), ((45, 55), True), ((60, 40), True)],
+        ids=["phi -0.4", "phi -0.2", "phi -0.1", "phi 0.2"],
     )
     def test_what_is_on_many_of_the_same_films_stands_by_itself(
         self, counting, data_of, films, cells, alone

@@ -382,7 +382,9 @@ def test_what_stands_is_looked_up_asked_of_the_model_and_ranked(planted, asked, 
     correlations = subject.assess(found, config, lambda *args: told.append(args))
 
     assert len(asked.tests) == len(standing) >= 1
-    rows = zip(asked.looked_up, asked.tests, standing, strict=True)
+    again = asked.looked_up[len(standing) :]  # with the controls of the whole claim
+    assert [one[0] for one in again] == [one[0] for one in asked.looked_up[: len(standing)]]
+    rows = zip(again, asked.tests, standing, strict=True)
     for (cluster, maps, bare, films), hypothesis, (candidate, _, _) in rows:
         assert cluster is hypothesis.cluster is candidate.cluster
         assert maps == TOOLS.maps[candidate.swapped]
@@ -430,6 +432,32 @@ def test_films_that_hold_a_folded_feature_are_no_controls(planted, asked, most, 
     both = own.present | moved.present
     np.testing.assert_array_equal(hypothesis.bare, ~both if enough else ~hypothesis.cluster.present)
     assert both.sum() > own.present.sum()
+    np.testing.assert_array_equal(asked.looked_up[-1][2], hypothesis.bare)
+
+
+def test_films_with_a_region_like_the_feature_are_no_controls(planted, asked):
+    """A third of the films without it have it in a region that lies in another cluster."""
+    subject, config = planted(), config_of(max_pairs=10, min_pairs=10)
+    found = subject.confirm(config)
+    candidate, *_ = found.tested[0]
+    data, cluster = subject.data, candidate.cluster
+    rng = np.random.default_rng(0)
+    hidden = ~cluster.present & (rng.random(len(data.labels)) < 1 / 3)
+    embeddings = rng.normal(size=(len(data.region_image), 8)).astype(np.float32)
+    embeddings[:, 0] += 5.0  # what all regions share tells nothing of any
+    embeddings[cluster.regions, 1] += 6.0
+    embeddings[np.searchsorted(data.region_image, np.flatnonzero(hidden)), 1] += 6.0
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+    subject.assess(found, config, tools=replace(TOOLS, embeddings=embeddings))
+
+    hypothesis = asked.tests[0]
+    assert hypothesis.cluster.cluster == cluster.cluster
+    assert not (hypothesis.bare & cluster.present).any()
+    without = ~cluster.present
+    assert 0.2 < hidden[without].mean() < 0.4
+    assert hidden[hypothesis.bare].mean() < 0.02
+    assert hypothesis.bare[without & ~hidden].mean() > 0.9  # the others stay, whatever they are
     np.testing.assert_array_equal(asked.looked_up[-1][2], hypothesis.bare)
 
 
@@ -521,7 +549,9 @@ def test_what_effects_propose_is_tested_whatever_its_gaps(planted, asked):
     subject, config = planted(), config_of(gate=GateConfig(max_gap=0.1))
     found = twice(subject.confirm(config), status="not_confirmed", reasons=("q is 0.9.",))
     (first, (candidate, confirmation, also)) = found.tested
-    proposed = replace(candidate, cluster=replace(candidate.cluster, source="effects"))
+    on_others = np.random.default_rng(0).permutation(candidate.cluster.present)  # no gaps at all
+    own = replace(candidate.cluster, source="effects", present=on_others)
+    proposed = replace(candidate, cluster=own)
     with_it = replace(found, tested=(first, (proposed, confirmation, also)))
 
     assert subject.assess(found, config)[1].counterfactual is None
