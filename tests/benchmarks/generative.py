@@ -188,7 +188,7 @@ def _large(folder: Path) -> GenerativeEncoder:
 
 
 _DIFFERENCE = Target("difference", _EXACT, "{limit:.0e}")
-_MEASURED = ("planted", "blind", "repair")  # of small models; the others have no run yet
+_MEASURED = ("planted", "clean", "blind", "repair")  # of small models; the others have no run yet
 _WITHIN = Target("energy", _ENERGY, "{limit:.2f}", least=True)
 _SPARED = Target("saved", _SAVED, "{limit:.0%}", least=True)
 
