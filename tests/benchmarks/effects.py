@@ -470,7 +470,7 @@ PAGE = Page(
         _part("small", "Small things, as buttons and clips", _SMALL_TEXT, "small", 8000, 600, 5),
         _part("weak", "Weak and medium shortcuts", _WEAK_TEXT, "weak", 7000, 400, 14),
         _part("clean_900", "Clean models, 900 films", _CLEAN, "clean", 2100, 900, 20),
-        _part("clean_400", "Clean models, 400 films", _CLEAN, "clean", 3100, 400, 20),
+        _part("clean_400", "Clean models, 400 films", _CLEAN, "clean", 3200, 400, 20),
         _part("style", "Tied to a style of the whole film", _DRAWN + _SEEN, "style", 4000, 600, 12),
         _part("real_drawn", "Drawn on real films", _ON_REAL, "local", 5000, 400, 12),
         _part("real_clean", "Clean models on real films", _CLEAN_REAL, "clean", 6000, 400, 20),
