@@ -375,7 +375,7 @@ def _without_claim(
     discriminant takes for one of the feature.
     """
     bare: NDArray[np.bool_] = ~np.logical_or.reduce([one.cluster.present for one in folded])
-    if embeddings is not None and bare.any():
+    if embeddings is not None and len(candidate.cluster.regions) and bare.any():
         rng, regions = np.random.default_rng([evidence.seed, 14]), candidate.cluster.regions
         sides = regions, np.flatnonzero(bare[data.region_image])
         own, other = (take_rows(embeddings, rng.permutation(side)[:OTHERS]) for side in sides)

@@ -461,6 +461,25 @@ def test_films_with_a_region_like_the_feature_are_no_controls(planted, asked):
     np.testing.assert_array_equal(asked.looked_up[-1][2], hypothesis.bare)
 
 
+def test_a_feature_that_no_region_has_leaves_all_films_as_controls(planted, asked):
+    subject, config = planted(), config_of()
+    found = subject.confirm(config)
+    candidate, confirmation, also = found.tested[0]
+    none = replace(
+        candidate.cluster,
+        regions=np.empty(0, dtype=np.int64),
+        similarity=np.empty(0),
+        present=np.zeros_like(candidate.cluster.present),
+    )
+    found = replace(found, tested=((replace(candidate, cluster=none), confirmation, also),))
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(len(subject.data.region_image), 8)).astype(np.float32)
+
+    subject.assess(found, config, tools=replace(TOOLS, embeddings=embeddings))
+
+    assert asked.looked_up[-1][2].all()
+
+
 def test_a_feature_without_an_effect_in_the_maps_is_not_tested(planted, asked):
     subject, config = planted(), config_of()
     found = twice(subject.confirm(config))
