@@ -78,8 +78,7 @@ FEWEST_FILMS = 6
 
 _FAINT_EFFECT = 0.25  # standard deviations of the margin below which nothing is proposed
 _TOP_FILMS = 20  # by which the effect of a class is judged
-OTHERS = 4000
-"""Regions that a kind is told from."""
+_OTHERS = 4000  # regions that a kind is told from
 
 
 def propose_from_effects(
@@ -110,11 +109,11 @@ def propose_from_effects(
         quiet = np.flatnonzero(effect < 0.5 * least)
         if len(holding) < FEWEST_FILMS or len(quiet) < FEWEST_FILMS:
             continue
-        quiet = quiet[rng.permutation(len(quiet))[:OTHERS]]
+        quiet = quiet[rng.permutation(len(quiet))[:_OTHERS]]
         for group in _group(own[holding]):
             if len(group) >= FEWEST_FILMS:
-                direction = discriminant(own[holding[group]], own[quiet])
-                offset = halfway(own @ direction, effects.films, holding[group])
+                direction = _discriminant(own[holding[group]], own[quiet])
+                offset = _halfway(own @ direction, effects.films, holding[group])
                 size = float(np.median(effect[holding[group]]))
                 direction -= offset * one
                 features.append(EffectFeature(label, direction, len(group), size))
@@ -234,8 +233,8 @@ class _Predicted:
     def feature(self) -> EffectFeature:
         """Return what tells the films that have it from the others."""
         here, holds = self.seen.scaled, self.holds
-        direction = discriminant(here[holds], here[~holds])
-        offset = halfway(here @ direction, self.films, np.flatnonzero(holds))
+        direction = _discriminant(here[holds], here[~holds])
+        offset = _halfway(here @ direction, self.films, np.flatnonzero(holds))
         direction = self.seen.direction(direction, offset)
         size = float(np.median(self.known[holds]))
         return EffectFeature(self.label, direction, int(holds.sum()), size, self.place)
@@ -292,7 +291,7 @@ def _group(regions: NDArray[np.float32]) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(labels == group) for group in range(int(labels.max()) + 1)]
 
 
-def discriminant(inside: NDArray[np.float32], outside: NDArray[np.float32]) -> NDArray[np.float32]:
+def _discriminant(inside: NDArray[np.float32], outside: NDArray[np.float32]) -> NDArray[np.float32]:
     """Direction (D,), unit norm, that tells regions from others; covariance after Ledoit, Wolf."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
@@ -316,7 +315,7 @@ def _constant(regions: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(least / (least @ mean), dtype=np.float32)
 
 
-def halfway(
+def _halfway(
     score: NDArray[np.float32], films: NDArray[np.int64], learned: NDArray[np.int64]
 ) -> float:
     """Halfway between films that a feature was learned from and the others, by their best region.
@@ -330,6 +329,19 @@ def halfway(
     if own.all():
         return float(highest.min())
     return float((np.median(highest[own]) + np.median(highest[~own])) / 2.0)
+
+
+def find_films_like(
+    embeddings: NDArray[np.float32],  # (R, D) of all regions
+    films: NDArray[np.int64],  # (R,) their films
+    inside: NDArray[np.int64],  # regions to learn from
+    outside: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Return the films with a region that a linear discriminant takes for one of the inside."""
+    own, other = (take_rows(embeddings, rng.permutation(o)[:_OTHERS]) for o in (inside, outside))
+    along = multiply(embeddings, _discriminant(own, other)[:, None])[:, 0]
+    return np.unique(films[along > _halfway(along, films, inside)])
 
 
 def measure_effect_feature(
@@ -357,14 +369,9 @@ def measure_effect_feature(
     influence = influence_scores(here, table, labels, predictions, leads, strongest >= 0)
     strength = np.where(table.smaller_arm[0] >= min_films, table.standardised_gap[0], 0.0)
     strength[feature.raised_class] = max(strength.max(), 0.0) + 1.0  # it is known by its effect
+    alike, led = along.astype(np.float64), float(influence[0])
     measured = measure_candidate(
-        0,
-        present,
-        table,
-        strength,
-        regions=regions,
-        similarity=along.astype(np.float64),
-        influence=float(influence[0]),
+        0, present, table, strength, regions=regions, similarity=alike, influence=led
     )
     return replace(measured, cluster=number, source="effects")
 

@@ -38,7 +38,7 @@ _FILMS = 5  # shared films below which nothing is said
 _OVERLAP = 0.5  # of the regions of the smaller cluster
 
 _PLACE = "Its effect lies in the same place as that of {}: they are one feature."
-_PART = "It goes with {}, and its gaps go once that is accounted for: it is part of it."
+_PART = "It occurs together with {}, which accounts for its gaps: it is part of it."
 _COMPLEMENT = (
     "It is the complement of {}: it is there where that feature is not, and lowers what that "
     "raises. Of the two, that one is the thing: it is sharper, and moves films that it is "

@@ -26,10 +26,8 @@ from ravl_med.discovery.candidates import (
 )
 from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.effect_features import (
-    OTHERS,
     EffectFeature,
-    discriminant,
-    halfway,
+    find_films_like,
     measure_effect_feature,
     propose_at_places,
     propose_from_effects,
@@ -76,7 +74,7 @@ from ravl_med.evidence.statistics import PatientBootstrap, count_patients
 from ravl_med.evidence.subgroups import cross_with_attributes
 from ravl_med.evidence.verdict import assess_correlation, gaps_below_gate
 from ravl_med.regions.looks import TEXTURES
-from ravl_med.storage.mapped_arrays import empty_rows, multiply, take_rows
+from ravl_med.storage.mapped_arrays import empty_rows, take_rows
 
 Progress = Callable[[str, int, int], None]
 
@@ -352,13 +350,11 @@ def _intervene(
     done = _measure_counterfactuals(tools.model, hypotheses, data, evidence, progress)
     tested = dict(zip(chosen, decide_use(done, evidence), strict=True))
     clusters = [candidate.cluster.cluster for candidate, _, _ in standing]
-    return (
-        [
-            tested[at] if at in tested else explored_only(one, evidence, folded=worth[at])
-            for at, one in enumerate(explored)
-        ],
-        {clusters[at]: clusters[other] for at, other in enumerate(host) if other != at},
-    )
+    every: list[Counterfactual | None] = [
+        tested[at] if at in tested else explored_only(one, evidence, folded=worth[at])
+        for at, one in enumerate(explored)
+    ]
+    return every, {clusters[at]: clusters[other] for at, other in enumerate(host) if other != at}
 
 
 def _without_claim(
@@ -370,17 +366,14 @@ def _without_claim(
 ) -> NDArray[np.bool_]:
     """Films (N,) without a feature and all that is folded into it; with too few, without it.
 
-    One thing lies in several clusters, each of which holds it on some of its films alone: of films
-    without one of these many have it, and are no controls. Nor are those that have a region which a
-    discriminant takes for one of the feature.
+    One thing lies in several clusters, each of which holds it on some of its films alone: of the
+    others many have it, and are no controls. Nor are films with a region like one of the feature.
     """
     bare: NDArray[np.bool_] = ~np.logical_or.reduce([one.cluster.present for one in folded])
-    if embeddings is not None and len(candidate.cluster.regions) and bare.any():
-        rng, regions = np.random.default_rng([evidence.seed, 14]), candidate.cluster.regions
-        sides = regions, np.flatnonzero(bare[data.region_image])
-        own, other = (take_rows(embeddings, rng.permutation(side)[:OTHERS]) for side in sides)
-        along = multiply(embeddings, discriminant(own, other)[:, None])[:, 0]
-        bare[data.region_image[along > halfway(along, data.region_image, regions)]] = False
+    regions, film = candidate.cluster.regions, data.region_image
+    if embeddings is not None and len(regions) and bare.any():
+        rng = np.random.default_rng([evidence.seed, 14])
+        bare[find_films_like(embeddings, film, regions, np.flatnonzero(bare[film]), rng)] = False
     left = min((bare & half).sum() for half in (candidate.films, ~candidate.films))
     return bare if left >= 2 * evidence.max_pairs else ~candidate.cluster.present
 

@@ -318,9 +318,8 @@ def _tokenizer(texts: Sequence[str]) -> Any:
     inner.normalizer = normalizers.Lowercase()
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.add_special_tokens(list(_SPECIAL))
-    inner.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
-    )
+    begin = [("<s>", vocabulary["<s>"])]
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=begin)
     kind: Any = transformers.PreTrainedTokenizerFast
     return kind(
         tokenizer_object=inner,
@@ -330,4 +329,5 @@ def _tokenizer(texts: Sequence[str]) -> Any:
         eos_token="</s>",
         extra_special_tokens={"image_token": "<image>"},
         model_max_length=_CONTEXT,
+        clean_up_tokenization_spaces=True,
     )

@@ -368,8 +368,7 @@ class TestParts:
 
         assert (first.counts, part.counts, part.companion_of) == (True, False, 1)
         assert part.reasons == (
-            "It goes with correlation 1, and its gaps go once that is accounted for: it is part "
-            "of it.",
+            "It occurs together with correlation 1, which accounts for its gaps: it is part of it.",
         )
 
     def test_on_the_same_films_the_weaker_is_part_of_the_other(self, counting, data_of, films):
