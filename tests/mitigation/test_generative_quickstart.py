@@ -69,7 +69,7 @@ def test_it_answers_and_writes_what_it_was_taught(trained: Path) -> None:
     assert (answers.argmax(dim=1) == labels).float().mean() > 0.9
     assert float(encoder.first_shares(images).min()) > 0.9
     written = encoder.write(images)
-    right = [text == ("bright above .", "bright below , it seems .")[label]
+    right = [text == ("bright above.", "bright below, it seems.")[label]
              for text, label in zip(written, labels.tolist(), strict=True)]  # fmt: skip
     assert np.mean(right) > 0.9
 
