@@ -400,12 +400,11 @@ _SEEN = (
 )
 _SMALL_TEXT = (
     f"{_DRAWN} These are 4 to 6 of 96 pixels wide, as 18 to 26 mm of a film, anywhere on it, and "
-    "tied tightly. So many are made that this many have learned it, with both gaps above 30 "
-    "points; of the first 12 numbers one has, and it had been looked at."
+    "tied tightly. So many are made that this many have learned it, with both gaps above 30 points."
 )
 _WEAK_TEXT = (
     f"{_DRAWN} So many are made that this many have gaps of 15 to 40 points; small transformers "
-    f"learn such a thing wholly or not at all, so these are convolutional.{_SEEN}"
+    "learn such a thing wholly or not at all, so these are convolutional."
 )
 _TRAINED_ANEW = (
     " The same numbers had been trained on another processor, measured by the rules before, and "
@@ -466,9 +465,9 @@ PAGE = Page(
     "Search by effects: models that learned something drawn at random, and clean ones",
     "Examine models that learned something drawn at random, and clean ones.",
     (
-        _part("inside", "Inside the anatomy of the finding", _DRAWN + _SEEN, "inside", 0, 600, 18),
-        _part("small", "Small things, as buttons and clips", _SMALL_TEXT, "small", 8000, 600, 5),
-        _part("weak", "Weak and medium shortcuts", _WEAK_TEXT, "weak", 7000, 400, 14),
+        _part("inside", "Inside the anatomy of the finding", _DRAWN, "inside", 200, 600, 18),
+        _part("small", "Small things, as buttons and clips", _SMALL_TEXT, "small", 8300, 600, 5),
+        _part("weak", "Weak and medium shortcuts", _WEAK_TEXT, "weak", 7600, 400, 14),
         _part("clean_900", "Clean models, 900 films", _CLEAN, "clean", 2100, 900, 20),
         _part("clean_400", "Clean models, 400 films", _CLEAN, "clean", 3200, 400, 20),
         _part("style", "Tied to a style of the whole film", _DRAWN + _SEEN, "style", 4000, 600, 12),
