@@ -394,10 +394,6 @@ _DRAWN = (
     "is drawn from the number of the model. Named: on page one, with the right class, and half of "
     "the first ten fitted boxes or more lie on it."
 )
-_SEEN = (
-    " They had been measured by the rules before, and looked at, when the last one was changed for "
-    "the sake of clean models; what is named did not change."
-)
 _SMALL_TEXT = (
     f"{_DRAWN} These are 4 to 6 of 96 pixels wide, as 18 to 26 mm of a film, anywhere on it, and "
     "tied tightly. So many are made that this many have learned it, with both gaps above 30 points."
@@ -410,10 +406,7 @@ _TRAINED_ANEW = (
     " The same numbers had been trained on another processor, measured by the rules before, and "
     "looked at."
 )
-_ON_REAL = (
-    f"{_DRAWN}{_TRAINED_ANEW} The same four are named. A patient's films are cut and exposed anew "
-    "until there are enough."
-)
+_ON_REAL = f"{_DRAWN} A patient's films are cut and exposed anew until there are enough."
 _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
 _CLEAN_REAL = _CLEAN + _TRAINED_ANEW
 
@@ -470,8 +463,8 @@ PAGE = Page(
         _part("weak", "Weak and medium shortcuts", _WEAK_TEXT, "weak", 7600, 400, 14),
         _part("clean_900", "Clean models, 900 films", _CLEAN, "clean", 2100, 900, 20),
         _part("clean_400", "Clean models, 400 films", _CLEAN, "clean", 3200, 400, 20),
-        _part("style", "Tied to a style of the whole film", _DRAWN + _SEEN, "style", 4000, 600, 12),
-        _part("real_drawn", "Drawn on real films", _ON_REAL, "local", 5000, 400, 12),
+        _part("style", "Tied to a style of the whole film", _DRAWN, "style", 4100, 600, 12),
+        _part("real_drawn", "Drawn on real films", _ON_REAL, "local", 5100, 400, 12),
         _part("real_clean", "Clean models on real films", _CLEAN_REAL, "clean", 6000, 400, 20),
     ),
     _summary,
