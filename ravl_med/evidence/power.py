@@ -271,9 +271,9 @@ def bound_local_effects(
 ) -> LocalEffectBound:
     """Bound what a local feature that is not named may cost, in accuracy on these films.
 
-    A feature costs what it makes the model call wrongly: films of other classes that have it and
-    are called as the class that it raises. Removing it undoes the calls that it has made: as many
-    as it has undone in those that were tried, and no more than have a margin that it could bridge.
+    It costs at most what it makes the model call wrongly, for it makes calls right as well: films
+    of other classes that are found to have it and are called as the class that it raises. Removing
+    it undoes those of its making: as many as of those tried, with a margin that it could bridge.
     """
     known = data.labels >= 0
     held = ~discovery & known
