@@ -212,9 +212,10 @@ def _order_regions(
 def rank_correlations(
     correlations: Sequence[SpuriousCorrelation],
 ) -> tuple[SpuriousCorrelation, ...]:
-    """Rank correlations: what counts first, shortcuts before the others, by effect of removal.
+    """Rank correlations: what counts first, shortcuts before the others, then by status.
 
-    What does not count goes by status and performance gap.
+    Gaps that other patients confirmed say more than wrong calls alone. What is as sure goes by
+    effect of removal; what does not count, by performance gap.
     """
     status = ("confirmed", "raised_only", "not_confirmed", "not_tested")
     kinds = ("shortcut", "undecided", "plausible_sign")
@@ -223,8 +224,8 @@ def rank_correlations(
         key=lambda c: (
             not c.counts,
             kinds.index(c.kind) if c.counts else 0,
-            -_removal_size(c) if c.counts else 0.0,
             status.index(c.confirmation.status),
+            -_removal_size(c) if c.counts else 0.0,
             -c.cluster.performance_gap,
         ),
     )

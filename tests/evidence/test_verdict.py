@@ -483,16 +483,18 @@ def test_regions_stand_by_effect_and_unmeasured_ones_last_by_similarity(weigh):
 
 def test_what_counts_comes_first_then_kind_effect_status_and_gap(weigh):
     alone, untested = confirmation_of("raised_only"), confirmation_of("not_tested")
+    no_gap = confirmation_of("not_confirmed")
     made = {
         "shortcut, large": weigh(counterfactual=used(0.0, size=0.9), performance_gap=0.2),
         "shortcut": weigh(counterfactual=used(0.0, size=0.4), performance_gap=0.9),
+        "by wrong calls alone": weigh(no_gap, used(0.0, size=1.2, undone=0.2), performance_gap=1.8),
         "undecided": weigh(counterfactual=OPEN, performance_gap=1.0),
         "sign": weigh(counterfactual=SIGN, performance_gap=1.5),
         "confirmed, unused, large": weigh(counterfactual=UNUSED, performance_gap=0.8),
         "confirmed, unused": weigh(counterfactual=UNUSED, performance_gap=0.7),
         "alone, sign": weigh(alone, SIGN, performance_gap=0.5),
         "alone, shortcut": weigh(alone, SHORTCUT, performance_gap=0.4),
-        "not confirmed": weigh(confirmation_of("not_confirmed"), None, performance_gap=1.9),
+        "not confirmed": weigh(no_gap, None, performance_gap=1.9),
         "not tested": weigh(untested, None, performance_gap=2.0),
     }
     names = {id(found.cluster): name for name, found in made.items()}
@@ -501,7 +503,7 @@ def test_what_counts_comes_first_then_kind_effect_status_and_gap(weigh):
     ranked = rank_correlations(shuffled)
 
     assert [names[id(found.cluster)] for found in ranked] == list(made)
-    assert [found.rank for found in ranked] == list(range(1, 11))
+    assert [found.rank for found in ranked] == list(range(1, 12))
     assert rank_correlations([]) == ()
 
 
