@@ -242,19 +242,6 @@ def merge_parts(folder: Path) -> tuple[int, int]:
     return len(settings), sum(map(len, arms.values()))
 
 
-def read_results(folder: Path) -> tuple[Rows, Rows]:
-    """Return the rows of methods and of arms; no arms is no error.
-
-    Raises
-    ------
-    ConfigError
-        There are no results, or they cannot be read.
-    """
-    if not (folder / RESULTS).is_file():
-        raise ConfigError(f"--out: the folder has no {RESULTS}. Run `ravl-med evaluate` and merge.")
-    return _read_rows(folder / RESULTS), _read_rows(folder / ARMS)
-
-
 def _run(
     setting: Setting,
     plan: SweepPlan,

@@ -34,6 +34,7 @@ from ravl_med.regions.geometry import box_shares
 
 _SAME = 0.5  # mean share of the smaller of two places that are one
 _APART = 0.1  # correlation from which one feature is there where the other is not
+_EXCLUSIVE = 0.5  # from which they are hardly ever together
 _FILMS = 5  # shared films below which nothing is said
 _OVERLAP = 0.5  # of the regions of the smaller cluster
 
@@ -200,14 +201,14 @@ def fold_counting(
     (below `max_gap` with that held fixed) is part of it. The others no longer count, and name what
     they belong to; so does what one that counts was `tested_for`: cluster to cluster.
     """
-    correlations = _count_things(correlations, data.labels)
+    correlations = _count_things(correlations, data, max_gap)
     kept: list[SpuriousCorrelation] = []
     hosts: dict[int, tuple[int, str]] = {}
     for entry in sorted(rank_correlations(correlations), key=lambda c: -_transplant_size(c)):
         if not entry.counts:
             continue
         same = [other for other in kept if _in_one_place(entry, other, data.region_image)]
-        opposite = [c for c in correlations if c.counts and _is_complement(entry, c, data.labels)]
+        opposite = [c for c in correlations if c.counts and _is_complement(entry, c, data, max_gap)]
         if same:
             hosts[entry.cluster.cluster] = same[0].cluster.cluster, _PLACE
         elif opposite:
@@ -232,30 +233,24 @@ def _is_part(
     first, second = entry.cluster, other.cluster
     if first.raised_class != second.raised_class or other.kind not in ("shortcut", entry.kind):
         return False
-    nothing = np.zeros_like(second.present)
-    gaps, held = (np.array(_gaps_held_fixed(entry, one, data)) for one in (nothing, second.present))
+    gaps, held = _gaps_with_and_without(entry, second.present, data)
     return bool(np.any((gaps >= max_gap) & ~(held >= np.minimum(max_gap, gaps / 2))))
 
 
 def _count_things(
-    correlations: Sequence[SpuriousCorrelation], labels: NDArray[np.int64]
+    correlations: Sequence[SpuriousCorrelation], data: AuditData, max_gap: float
 ) -> list[SpuriousCorrelation]:
     """Let a thing count that is used and whose lack counts: the two are one claim, of its kind.
 
     Which side shows harm beyond chance hangs on how many films of which class there are.
     """
-    shown = set()
+    shown, tested = set(), [(c, c.counterfactual) for c in correlations]
+    used = [c for c, one in tested if c.counts or (one and one.used and one.travels)]
     for lack in (c for c in correlations if c.counts):
-        used = [c for c in correlations if c.counts or _travels(c)]
-        things = [c for c in used if _is_complement(lack, c, labels)]
+        things = [c for c in used if _is_complement(lack, c, data, max_gap)]
         if things and not _plainest(things).counts:
             shown.add(id(_plainest(things)))
     return [replace(c, counts=True, reasons=()) if id(c) in shown else c for c in correlations]
-
-
-def _travels(correlation: SpuriousCorrelation) -> bool:
-    tested = correlation.counterfactual
-    return tested is not None and tested.used and tested.travels
 
 
 def _rank_beside(
@@ -286,13 +281,20 @@ def _transplant_size(correlation: SpuriousCorrelation) -> float:
 
 
 def _is_complement(
-    entry: SpuriousCorrelation, other: SpuriousCorrelation, labels: NDArray[np.int64]
+    entry: SpuriousCorrelation, other: SpuriousCorrelation, data: AuditData, max_gap: float
 ) -> bool:
-    """Whether a feature is there where another is not, lowers what that raises, and is plainer."""
+    """Whether a feature is there where another is not, lowers what that raises, and is plainer.
+
+    What keeps `max_gap` and half of its confirmed gaps with the other held fixed is no mere lack,
+    unless the two are hardly ever together: then one of them is the other's, and seen too seldom.
+    """
     lowers = other.cluster.raised_class in entry.cluster.lowered_classes
     by_removal = _by_removal((entry, other))
     less = _salience(entry, by_removal) < _salience(other, by_removal)
-    return lowers and less and _is_apart(entry, other, labels)
+    apart = _apartness(entry, other, data.labels)
+    gaps, held = _gaps_with_and_without(entry, other.cluster.present, data)
+    keeps = entry.confirmed and np.all(held >= np.maximum(max_gap, gaps / 2))  # NaN is not
+    return lowers and less and apart > 0 and not (keeps and apart < _EXCLUSIVE)
 
 
 def _plainest(correlations: Sequence[SpuriousCorrelation]) -> SpuriousCorrelation:
@@ -354,16 +356,17 @@ def name_confounded(
     return tuple(named)
 
 
-def _is_apart(a: SpuriousCorrelation, b: SpuriousCorrelation, labels: NDArray[np.int64]) -> bool:
-    """Whether one feature is there rather where the other is not, on films (N,) of one class.
+def _apartness(a: SpuriousCorrelation, b: SpuriousCorrelation, labels: NDArray[np.int64]) -> float:
+    """How far one feature is there rather where the other is not, on films (N,) of one class.
 
-    Signs of two diseases keep apart as well, but not among the films of one disease. By the
-    correlation of both presences within classes, at three standard errors and `_APART`.
+    Signs of two diseases keep apart as well, but not among the films of one disease. Minus the
+    correlation of both presences within classes; 0 below three standard errors or `_APART`.
     """
     known = labels >= 0
     within = (centre_classes(c.cluster.present[known], labels[known]) for c in (a, b))
     least = max(_APART, 3.0 / math.sqrt(max(int(known.sum()), 1)))
-    return _correlation(*within) <= -least
+    apart = -_correlation(*within)
+    return apart if apart >= least else 0.0
 
 
 def _any_present(correlations: Sequence[SpuriousCorrelation]) -> NDArray[np.bool_]:
@@ -407,6 +410,14 @@ def _gaps_held_fixed(
         return mantel_haenszel(cluster.present[films], data.correct[films], strata[films])
 
     return gap((cluster.raised_class,)), -gap(cluster.opposed_classes)
+
+
+def _gaps_with_and_without(
+    entry: SpuriousCorrelation, other: NDArray[np.bool_], data: AuditData
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both gaps as they are, and with the other feature held fixed, (2,) each."""
+    gaps, held = (_gaps_held_fixed(entry, one, data) for one in (np.zeros_like(other), other))
+    return np.array(gaps), np.array(held)
 
 
 def _sentence(ranks: Sequence[int], gaps: Sequence[float]) -> str:

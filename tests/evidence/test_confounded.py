@@ -603,6 +603,25 @@ class TestComplements:
 
         assert [c.counts for c in self.found(data_of, pair)] == [True, True]
 
+    @pytest.mark.parametrize(("own", "status", "alone"), [
+        (0.3, "confirmed", True), (0.3, "not_confirmed", False), (0.05, "confirmed", False),
+    ])  # fmt: skip
+    def test_what_keeps_its_confirmed_gaps_where_the_other_is_held_fixed_is_a_thing_itself(
+        self, counting, data_of, films, own, status, alone
+    ):
+        """Digits with a mark beside them: what looks like a seven hid a mark that raised fives."""
+        cells = [
+            (label, used, second, n, round(n * (0.5 + (0.2 * used - own * second) * side)))
+            for label, side in ((0, -1), (1, 1))
+            for used, second, n in (
+                (True, True, 60), (True, False, 140), (False, True, 140), (False, False, 60),
+            )
+        ]  # fmt: skip
+        pair = self.pair(counting, films, cells, (0.9, 0.4))
+        pair[1] = replace(pair[1], confirmation=SimpleNamespace(status=status, strength=0.5))
+
+        assert [c.counts for c in self.found(data_of, pair)] == [True, alone]
+
     def test_what_does_not_count_is_no_complement(self, counting, data_of, films):
         pair = self.pair(counting, films, self.APART, (0.9, 0.4))
         pair[1] = replace(pair[1], counts=False, reasons=("Not used.",))
