@@ -270,9 +270,9 @@ def _part_of(folder: Path, digest: str, kind: type) -> Path:
 
 def _rows_by_digest(folder: Path, kind: type) -> dict[str, Rows]:
     """Rows by setting, those of parts in place of older ones."""
-    by_digest = _by_digest(_read_rows(folder / _FILES[kind][0]))
+    by_digest = _by_digest(read_rows(folder / _FILES[kind][0]))
     for path in sorted((folder / _PARTS).glob(_part_of(Path(), "?" * 16, kind).name)):
-        by_digest |= _by_digest(_read_rows(path))
+        by_digest |= _by_digest(read_rows(path))
     return by_digest
 
 
@@ -283,7 +283,7 @@ def _by_digest(rows: Rows) -> dict[str, Rows]:
     return found
 
 
-def _read_rows(path: Path) -> Rows:
+def read_rows(path: Path) -> Rows:
     """Rows of a file that are of this recipe; none where there is no such file."""
     try:
         return _read_rows_once(path, path.stat().st_mtime_ns)

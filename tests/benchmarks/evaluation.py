@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from ravl_med.errors import ConfigError
 from ravl_med.evaluation.methods import OURS
 from ravl_med.evaluation.settings import SEEDS
-from ravl_med.evaluation.sweep import read_results
+from ravl_med.evaluation.sweep import ARMS, RESULTS, Rows, read_rows
 from ravl_med.evidence.results import Interval
 from ravl_med.reporting.layout.blocks import (
     Block,
@@ -338,6 +338,19 @@ def _parts(rows: pd.DataFrame, column: str) -> Iterator[tuple[str, pd.DataFrame]
 def _precision(rows: pd.DataFrame) -> Mean:
     own = rows[rows["method"] == OURS]
     return group_mean(own["fitted_10"].to_numpy(dtype="float64"), own["group"].tolist())
+
+
+def read_results(folder: Path) -> tuple[Rows, Rows]:
+    """Return the rows of methods and of arms; no arms is no error.
+
+    Raises
+    ------
+    ConfigError
+        There are no results, or they cannot be read.
+    """
+    if not (folder / RESULTS).is_file():
+        raise ConfigError(f"--out: the folder has no {RESULTS}. Run `ravl-med evaluate` and merge.")
+    return read_rows(folder / RESULTS), read_rows(folder / ARMS)
 
 
 def draw_markdown(blocks: list[Block]) -> str:

@@ -11,10 +11,9 @@ import pytest
 import typer
 
 from ravl_med.cli import app as ravl_med
-from ravl_med.evaluation.sweep import read_results
 from tests.benchmarks.__main__ import PAGES
 from tests.benchmarks.__main__ import app as benchmarks
-from tests.benchmarks.evaluation import draw_blocks, draw_markdown
+from tests.benchmarks.evaluation import draw_blocks, draw_markdown, read_results
 from tests.benchmarks.runner import choose_parts, read_sizes
 from tests.benchmarks.scale import summarise
 

@@ -19,13 +19,9 @@ from ravl_med.evaluation.sweep import SweepPlan, merge_parts, run_sweep, take_sh
 from ravl_med.evaluation.trial import MethodRow
 from ravl_med.pipeline.shards import Shard
 from ravl_med.storage.cache import Cache
+from tests.benchmarks.evaluation import read_results
 
 SETTINGS = tuple(plan_settings(domains=("digits",), kinds=("planted",), strengths=(0.9,)))[:12]
-
-
-def read_results(folder: Path) -> tuple[sweep.Rows, sweep.Rows]:
-    """Rows of methods, and of arms."""
-    return sweep._read_rows(folder / sweep.RESULTS), sweep._read_rows(folder / sweep.ARMS)
 
 
 def row_of(setting: Setting, *, valid: bool = True, method: str = "ours") -> MethodRow:
@@ -242,9 +238,11 @@ def test_a_new_run_replaces_older_rows_of_the_same_setting(tmp_path: Path) -> No
 def test_nothing_to_merge_and_broken_files_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--merge: the folder holds no finished setting"):
         merge_parts(tmp_path)
+    with pytest.raises(ConfigError, match=r"the folder has no evaluation\.parquet"):
+        read_results(tmp_path)
     (tmp_path / sweep.RESULTS).write_bytes(b"not parquet")
     with pytest.raises(ConfigError, match=r"evaluation\.parquet is not a readable Parquet file"):
-        merge_parts(tmp_path)
+        read_results(tmp_path)
 
 
 def vars_of(row: MethodRow) -> dict[str, Any]:
