@@ -290,11 +290,13 @@ def _is_complement(
     """
     lowers = other.cluster.raised_class in entry.cluster.lowered_classes
     by_removal = _by_removal((entry, other))
-    less = _salience(entry, by_removal) < _salience(other, by_removal)
+    if not lowers or not _salience(entry, by_removal) < _salience(other, by_removal):
+        return False
     apart = _apartness(entry, other, data.labels)
+    if not apart or apart >= _EXCLUSIVE or not entry.confirmed:
+        return apart > 0
     gaps, held = _gaps_with_and_without(entry, other.cluster.present, data)
-    keeps = entry.confirmed and np.all(held >= np.maximum(max_gap, gaps / 2))  # NaN is not
-    return lowers and less and apart > 0 and not (keeps and apart < _EXCLUSIVE)
+    return not np.all(held >= np.maximum(max_gap, gaps / 2))  # NaN is not
 
 
 def _plainest(correlations: Sequence[SpuriousCorrelation]) -> SpuriousCorrelation:

@@ -214,8 +214,7 @@ def rank_correlations(
 ) -> tuple[SpuriousCorrelation, ...]:
     """Rank correlations: what counts first, shortcuts before the others, then by status.
 
-    Gaps that other patients confirmed say more than wrong calls alone. What is as sure goes by
-    effect of removal; what does not count, by performance gap.
+    What is as sure goes by effect of removal; what does not count, by performance gap.
     """
     status = ("confirmed", "raised_only", "not_confirmed", "not_tested")
     kinds = ("shortcut", "undecided", "plausible_sign")
