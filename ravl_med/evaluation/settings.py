@@ -93,7 +93,7 @@ _INSIDE: Mapping[str, str] = {  # finding to a place where it shows
     "women": "left lower lung",
     "men": "heart",
 }
-_GROUPS, _NULLS, _OTHERS = 20, 5, 2
+_GROUPS, _NULLS, _OTHERS = 26, 5, 2
 """Groups of three seeds of each domain and architecture: planted, null, two at once or a style."""
 
 
@@ -163,14 +163,14 @@ def plan_settings(
     strengths about as they are asked for. Strengths narrow the plan and change no mark; null
     settings have none.
     """
-    groups = [
+    drawn = dict.fromkeys(  # some are drawn twice
         group
         for domain, kind, architecture in product(domains, kinds, architectures)
         for group in _groups(domain, kind, architecture)
         if group.kind == "null" or group.strength in strengths
-    ]
+    )
     decks: dict[tuple[object, ...], list[Setting]] = {}
-    for group in sorted(groups, key=lambda group: group.digest):
+    for group in sorted(drawn, key=lambda group: group.digest):
         key = (group.domain, group.kind, group.architecture, group.strength)
         decks.setdefault(key, []).append(group)
     placed = [
@@ -237,7 +237,7 @@ def setting_config(prompts: Mapping[str, Sequence[str]], seed: int) -> Config:
             "draws": 2000, "permutations": 1999, "seed": seed,
         },
         "mitigation": {  # the rate as the audited model was trained, as in the paper
-            "epochs": 10, "batch_size": 32, "learning_rate": 1e-3, "weight_decay": 0.05,
+            "epochs": 10, "batch_size": 32, "learning_rate": 5e-4, "weight_decay": 0.05,
             "patience": 10, "seed": seed,
         },
     }  # fmt: skip

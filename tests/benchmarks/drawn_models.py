@@ -49,6 +49,7 @@ Kind = Literal["local", "inside", "small", "weak", "style", "clean"]
 
 TOWERS: tuple[Architecture, ...] = ("coarse resnet", "vit", "coarse vit")
 _EPOCHS: Mapping[Architecture, int] = {"coarse resnet": 12, "vit": 30, "coarse vit": 30}
+_RATE = 1e-3
 _STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
 _STRONG = (0.8, 0.9, 0.97)
 _WEAK_STRENGTHS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
@@ -205,10 +206,9 @@ def make_drawn_model(drawing: Drawing, pool: FilmPool, cache: Cache, films: int)
 
 def _train(drawing: Drawing, films: SplitFilms, pool: FilmPool, cache: Cache) -> OpenClipEncoder:
     """Train a model, once: a changed rule is measured on it without training it again."""
-    recipe = replace(
-        fine_tuning_recipe(drawing.tower, drawing.number), epochs=_EPOCHS[drawing.tower]
-    )
-    start = pretrained_folder(drawing.tower, pool, cache)
+    usual = fine_tuning_recipe(drawing.tower, drawing.number)
+    recipe = replace(usual, epochs=_EPOCHS[drawing.tower], learning_rate=_RATE)
+    start = pretrained_folder(drawing.tower, pool, cache, "cpu", _RATE)
     made = {
         "version": __version__,
         "torch": torch.__version__,
