@@ -137,8 +137,13 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
 }
 """Of each method that is compared; the ablations of RaVL and of ours take theirs."""
 
-CHOSEN: Mapping[str, Option] = {name: options[0] for name, options in OPTIONS.items()}
-
+CHOSEN: Mapping[str, Option] = {
+    "random": Option("last_stage"), "distilling_failures": Option("last_stage", _CLEARER),
+    "george": Option("last_stage", "UMAP to 2"), "domino": Option("last_stage", "weight 10"),
+    "spurious_aware": Option("last_stage", _MEDICAL_K), "ravl": Option("one_pass", _PAPER_K),
+    "ours": Option("one_pass", "K 10, 20, 40"),
+}  # fmt: skip
+"""Of each the best mean precision of fitted boxes, on 33 valid models of the seeds `TRIED`."""
 
 _FLOOR = 1e-6  # of variances
 _TINY = 1e-12
@@ -601,13 +606,9 @@ class Panel:
 
     def _cluster(self, option: Option) -> FeatureClusters:
         evidence, own = self.evidence(option.pooling), self.config.discovery
-        counts = range(20, 51) if option.own == _MEDICAL_K else ()
+        counts, classes = range(20, 51) if option.own == _MEDICAL_K else (), len(evidence.classes)
         return paper_clusters(
-            evidence.region,
-            len(evidence.classes),
-            counts=counts,
-            sample=_PAPER_SAMPLE,
-            seed=own.seed,
+            evidence.region, classes, counts=counts, sample=_PAPER_SAMPLE, seed=own.seed
         )
 
     def _ask_ours(self, option: Option) -> OurAnswer:
@@ -645,18 +646,14 @@ class Panel:
 def our_ranking(correlation: SpuriousCorrelation, evidence: RegionEvidence) -> RankedRegions:
     """Return our list of a setting: the regions of a correlation by removal effect."""
     cluster = correlation.cluster
-    regions = cluster.regions[correlation.order]
+    order = correlation.order
     boxes = np.array(evidence.region_boxes[cluster.regions])
     tested = correlation.counterfactual
     if tested is not None and tested.removal.located is not None:
         located = tested.removal.located
         boxes = np.where(np.isfinite(located), located, boxes).astype(np.float32)
-    return RankedRegions(
-        regions,
-        cluster.raised_class,
-        boxes=boxes[correlation.order],
-        members=np.sort(cluster.regions),
-    )
+    regions, members = cluster.regions[order], np.sort(cluster.regions)
+    return RankedRegions(regions, cluster.raised_class, boxes=boxes[order], members=members)
 
 
 _NOTHING = RankedRegions(np.empty(0, dtype=np.int64))
