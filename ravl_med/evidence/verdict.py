@@ -49,7 +49,7 @@ holds the answer up.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,6 +71,7 @@ from ravl_med.evidence.results import (
     Check,
     Confirmation,
     Counterfactual,
+    Interval,
     Kind,
     ReviewDecision,
     SpuriousCorrelation,
@@ -212,23 +213,51 @@ def _order_regions(
 def rank_correlations(
     correlations: Sequence[SpuriousCorrelation],
 ) -> tuple[SpuriousCorrelation, ...]:
-    """Rank correlations: what counts first, shortcuts before the others, then by status.
+    """Rank correlations: what counts first, shortcuts before the others, then by what it costs.
 
-    What is as sure goes by effect of removal; what does not count, by performance gap.
+    What surely makes more calls wrong than another may comes before it. Of what may make as many,
+    gaps that other patients confirmed come before wrong calls alone, and what is as sure goes by
+    effect of removal. What does not count goes by status and performance gap.
     """
     status = ("confirmed", "raised_only", "not_confirmed", "not_tested")
-    kinds = ("shortcut", "undecided", "plausible_sign")
-    ranked = sorted(
+    surest = sorted(
         correlations,
         key=lambda c: (
-            not c.counts,
-            kinds.index(c.kind) if c.counts else 0,
             status.index(c.confirmation.status),
             -_removal_size(c) if c.counts else 0.0,
             -c.cluster.performance_gap,
         ),
     )
+    counting = [c for c in surest if c.counts]
+    ranked = [
+        one
+        for kind in ("shortcut", "undecided", "plausible_sign")
+        for one in _by_cost([c for c in counting if c.kind == kind])
+    ]
+    ranked += [c for c in surest if not c.counts]
     return tuple(replace(c, rank=rank) for rank, c in enumerate(ranked, 1))
+
+
+def _by_cost(surest: Sequence[SpuriousCorrelation]) -> Iterator[SpuriousCorrelation]:
+    """Give them in their order, but what surely costs more calls before what costs fewer."""
+    left = [(one, *_wrong_calls(one)) for one in surest]
+    while left:
+        least = max(low for _, low, _ in left)
+        first = next(at for at, (_, _, high) in enumerate(left) if not high < least)
+        yield left.pop(first)[0]
+
+
+def _wrong_calls(correlation: SpuriousCorrelation) -> tuple[float, float]:
+    """How many calls of held-out films are wrong for it, at least and at most."""
+    tested = correlation.counterfactual
+    if tested is None:
+        return 0.0, math.inf
+    present = correlation.confirmation.arms.n_present
+    others = float(present.sum() - present[correlation.cluster.raised_class])
+    wrong = tested.removal.wrong_calls
+    share = wrong.decisions_interval if wrong else Interval(0.0, 1.0)
+    called = others * tested.removal.called
+    return max(0.0, called * share.low), called * share.high
 
 
 def _removal_size(correlation: SpuriousCorrelation) -> float:

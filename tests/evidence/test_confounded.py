@@ -18,6 +18,7 @@ from ravl_med.evidence.results import (
 
 MAX_GAP = 0.1
 NOTHING = Interval(0.0, 0.0)
+NO_FILMS = SimpleNamespace(n_present=np.zeros(2))
 SHARE = {(1, True): 0.8, (1, False): 0.4, (0, True): 0.2, (0, False): 0.6, (-1, False): 0.0}
 """Accuracy by class and presence of the used feature: it raises class 1 and lowers class 0."""
 
@@ -48,7 +49,7 @@ def entry(cluster_of):
         return SpuriousCorrelation(
             rank=rank,
             cluster=cluster,
-            confirmation=SimpleNamespace(status=status),
+            confirmation=SimpleNamespace(status=status, arms=NO_FILMS),
             counterfactual=None,
             strata=None,
             kind="shortcut" if counts else "undecided",
@@ -67,7 +68,7 @@ def counting(cluster_of):
         return SpuriousCorrelation(
             rank=rank,
             cluster=cluster_of(present, labels, hits, cluster=10 * rank),
-            confirmation=SimpleNamespace(status="confirmed", strength=1.0 / rank),
+            confirmation=SimpleNamespace(status="confirmed", strength=1.0 / rank, arms=NO_FILMS),
             counterfactual=None,
             strata=None,
             kind=kind,
@@ -270,7 +271,7 @@ class TestPlaces:
         return SpuriousCorrelation(
             rank=0,
             cluster=cluster,
-            confirmation=SimpleNamespace(status="confirmed"),
+            confirmation=SimpleNamespace(status="confirmed", arms=NO_FILMS),
             counterfactual=Counterfactual(removal, change, True, (), shown_by=("transplant",)),
             strata=None,
             kind="shortcut",
@@ -618,7 +619,9 @@ class TestComplements:
             )
         ]  # fmt: skip
         pair = self.pair(counting, films, cells, (0.9, 0.4))
-        pair[1] = replace(pair[1], confirmation=SimpleNamespace(status=status, strength=0.5))
+        pair[1] = replace(
+            pair[1], confirmation=SimpleNamespace(status=status, strength=0.5, arms=NO_FILMS)
+        )
 
         assert [c.counts for c in self.found(data_of, pair)] == [True, alone]
 

@@ -507,6 +507,21 @@ def test_what_counts_comes_first_then_kind_effect_status_and_gap(weigh):
     assert rank_correlations([]) == ()
 
 
+@pytest.mark.parametrize(("called", "first"), [(0.35, "dear"), (0.4, "confirmed")])
+def test_what_surely_makes_more_calls_wrong_comes_first_whatever_its_gaps(weigh, called, first):
+    """30 films of other classes have either; of those called so 40 to 100 % are its doing."""
+    made = {
+        "confirmed": weigh(counterfactual=used(0.0, size=0.9, undone=0.6, called=called)),
+        "dear": weigh(confirmation_of("not_tested"), used(0.0, size=0.2, undone=0.6, called=0.9)),
+        "few": weigh(confirmation_of("raised_only"), used(0.0, size=0.1, called=0.3)),
+    }
+    ranked = rank_correlations([replace(one, counts=True) for one in made.values()])
+
+    names = {id(found.cluster): name for name, found in made.items()}
+    order = [names[id(found.cluster)] for found in ranked]
+    assert order == sorted(order, key=(first, "dear", "confirmed", "few").index)
+
+
 def test_what_only_a_transplant_shows_comes_after_what_removal_measured(weigh):
     shown = used(0.0, "transplant")
     unmeasured = replace(shown, removal=replace(shown.removal, both=None))
