@@ -254,10 +254,10 @@ def _wrong_calls(correlation: SpuriousCorrelation) -> tuple[float, float]:
         return 0.0, math.inf
     present = correlation.confirmation.arms.n_present
     others = float(present.sum() - present[correlation.cluster.raised_class])
-    wrong = tested.removal.wrong_calls
+    wrong, called = tested.removal.wrong_calls, others * tested.removal.called
     share = wrong.decisions_interval if wrong else Interval(0.0, 1.0)
-    called = others * tested.removal.called
-    return max(0.0, called * share.low), called * share.high
+    high = called * share.high
+    return max(0.0, called * share.low), math.inf if math.isnan(high) else max(0.0, high)
 
 
 def _removal_size(correlation: SpuriousCorrelation) -> float:

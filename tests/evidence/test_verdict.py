@@ -522,6 +522,19 @@ def test_what_surely_makes_more_calls_wrong_comes_first_whatever_its_gaps(weigh,
     assert order == sorted(order, key=(first, "dear", "confirmed", "few").index)
 
 
+def test_what_makes_more_calls_right_than_wrong_costs_nothing(weigh):
+    helps = used(0.0, size=0.9)
+    calls = replace(change_of(decisions=-0.3), decisions_interval=Interval(-0.5, -0.1))
+    helps = replace(helps, removal=replace(helps.removal, wrong_calls=calls))
+
+    ranked = rank_correlations(
+        [weigh(counterfactual=used(0.0, size=0.2, undone=0.6)), weigh(counterfactual=helps)]
+    )
+
+    assert [found.counterfactual.removal.size for found in ranked] == [0.2, 0.9]
+    assert rank_correlations([weigh(counterfactual=helps)])[0].rank == 1
+
+
 def test_what_only_a_transplant_shows_comes_after_what_removal_measured(weigh):
     shown = used(0.0, "transplant")
     unmeasured = replace(shown, removal=replace(shown.removal, both=None))
