@@ -644,14 +644,8 @@ class Panel:
 
 
 def our_ranking(correlation: SpuriousCorrelation, evidence: RegionEvidence) -> RankedRegions:
-    """Return our list of a setting: the regions of a correlation, films called wrongly first.
-
-    So do reports. Of either the regions go by removal effect.
-    """
+    """Return our list of a setting: the regions of a correlation by removal effect."""
     cluster, order = correlation.cluster, correlation.order
-    wrong = (evidence.scores.predictions == cluster.raised_class) & ~evidence.correct
-    film = evidence.region_image[cluster.regions[order]]
-    order = order[np.argsort(~wrong[film], kind="stable")]
     boxes = np.array(evidence.region_boxes[cluster.regions])
     tested = correlation.counterfactual
     if tested is not None and tested.removal.located is not None:
