@@ -54,7 +54,7 @@ from ravl_med.config.model import RegionPooling
 from ravl_med.discovery.candidates import FeatureCluster, discover_correlations
 from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose_clusters
 from ravl_med.discovery.effect_features import EffectFeature
-from ravl_med.discovery.ravl import GapTable, performance_gaps
+from ravl_med.discovery.ravl import performance_gaps
 from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.conv_pooling import split_tower
 from ravl_med.errors import ConfigError
@@ -123,14 +123,10 @@ _FAILING, _CLEARER = "failing end", "clearer end"
 _PAPER_K, _MEDICAL_K = "K 2C to 5C", "K 20 to 50"
 _OUR_K: Mapping[str, tuple[int, ...]] = {"K 20, 40, 80": (20, 40, 80), "K 10, 20, 40": (10, 20, 40)}
 _OWN: Mapping[str, tuple[str, ...]] = {
-    "random": ("",),
-    "distilling_failures": (_FAILING, _CLEARER),
-    "george": ("UMAP to 1", "UMAP to 2"),
-    "domino": ("weight 10", "weight 1"),
-    "spurious_aware": (_PAPER_K, _MEDICAL_K),
-    "ravl": (_PAPER_K, _MEDICAL_K),
-    "ours": tuple(_OUR_K),
-}
+    "random": ("",), "distilling_failures": (_FAILING, _CLEARER),
+    "george": ("UMAP to 1", "UMAP to 2"), "domino": ("weight 10", "weight 1"),
+    "spurious_aware": (_PAPER_K, _MEDICAL_K), "ravl": (_PAPER_K, _MEDICAL_K), "ours": tuple(_OUR_K),
+}  # fmt: skip
 OPTIONS: Mapping[str, tuple[Option, ...]] = {
     name: tuple(Option(pooling, one) for pooling in POOLINGS for one in own)
     for name, own in _OWN.items()
@@ -648,8 +644,7 @@ def our_ranking(correlation: SpuriousCorrelation, evidence: RegionEvidence) -> R
     cluster, order = correlation.cluster, correlation.order
     boxes = np.array(evidence.region_boxes[cluster.regions])
     tested = correlation.counterfactual
-    if tested is not None and tested.removal.located is not None:
-        located = tested.removal.located
+    if tested is not None and (located := tested.removal.located) is not None:
         boxes = np.where(np.isfinite(located), located, boxes).astype(np.float32)
     regions, members = cluster.regions[order], np.sort(cluster.regions)
     return RankedRegions(regions, cluster.raised_class, boxes=boxes[order], members=members)
@@ -681,14 +676,7 @@ def _rank_paper(
         return replace(_first_of(found), accuses=bool(found), score=score)
     table = performance_gaps(present, data.labels, data.correct, len(data.classes))
     unweighted = np.nan_to_num(np.abs(table.gap)).sum(axis=1)
-    by_weight = method == "gap_weighted"
-    return _by_gap(clusters, table, table.performance_gap if by_weight else unweighted)
-
-
-def _by_gap(
-    clusters: FeatureClusters, table: GapTable, score: NDArray[np.float64]
-) -> RankedRegions:
-    cluster = int(np.argmax(score))
+    cluster = int(np.argmax(table.performance_gap if method == "gap_weighted" else unweighted))
     members = clusters.members(cluster)
     raised = int(np.nan_to_num(table.gap[cluster], nan=-np.inf).argmax())
     return RankedRegions(members, raised, members=np.sort(members))

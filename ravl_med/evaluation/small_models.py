@@ -36,7 +36,7 @@ from ravl_med.encoders.open_clip import OpenClipEncoder, build_model, open_model
 from ravl_med.encoders.zero_shot import Scores, embed_classes, score_embeddings
 from ravl_med.evaluation.films import PRETRAIN, SIDE
 from ravl_med.evaluation.planting import FilmPool, SplitFilms
-from ravl_med.evaluation.settings import RECIPE, TAU, Architecture
+from ravl_med.evaluation.settings import RATE, RECIPE, TAU, Architecture
 from ravl_med.evidence.counterfactual import CounterfactualModel
 from ravl_med.evidence.counterfactual.localisation import StructureReader
 from ravl_med.mitigation.arms import draw_views, view_films
@@ -50,8 +50,6 @@ _BATCH = 64  # films that a model is asked at once
 _CROPPED = 0.5  # share of films that are cut to a part in the second half of the training
 _PRETRAINED = 4
 """Epochs; few on purpose: a model that knows all findings beforehand has no use for a shortcut."""
-RATE = 5e-4
-"""Of learning. At 1e-3 ConvNeXts answer with one class, and ResNets know a quarter of digits."""
 _FINE_TUNED: Mapping[Architecture, int] = {
     "resnet": 10, "vit": 14, "convnext": 14, "coarse resnet": 10, "coarse vit": 14,
 }  # fmt: skip
@@ -80,11 +78,10 @@ def ravl_small_resnet(pretrained: bool = False, **options: Any) -> nn.Module:
 
 @register_model
 def ravl_small_convnext(pretrained: bool = False, **options: Any) -> nn.Module:
-    """ConvNeXt with kernels of 5, unscaled; the last stage keeps the map before it."""
+    """ConvNeXt with kernels of 5; the last stage keeps the map before it."""
     sizes: dict[str, Any] = {"depths": (1, 1, 2, 1), "dims": _WIDTHS, "kernel_sizes": 5}
     # Scaled by 1e-6, as deep ones are, blocks hardly take part in so short a training.
-    trunk = ConvNeXt(**sizes, output_stride=_STRIDE, ls_init_value=None)
-    return cast(nn.Module, _of_timm(trunk))
+    return cast(nn.Module, _of_timm(ConvNeXt(**sizes, output_stride=_STRIDE, ls_init_value=None)))
 
 
 def small_layout(architecture: Architecture) -> dict[str, Any]:

@@ -49,8 +49,9 @@ holds the answer up.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,9 +211,7 @@ def _order_regions(
     return order.astype(np.int64)
 
 
-def rank_correlations(
-    correlations: Sequence[SpuriousCorrelation],
-) -> tuple[SpuriousCorrelation, ...]:
+def rank_correlations(found: Sequence[SpuriousCorrelation]) -> tuple[SpuriousCorrelation, ...]:
     """Rank correlations: what counts first, shortcuts before the others, then by what it costs.
 
     What surely makes more calls wrong than another may comes before it. Of what may make as many,
@@ -220,25 +219,24 @@ def rank_correlations(
     effect of removal. What does not count goes by status and performance gap.
     """
     status = ("confirmed", "raised_only", "not_confirmed", "not_tested")
+    kinds = ("shortcut", "undecided", "plausible_sign")
     surest = sorted(
-        correlations,
+        found,
         key=lambda c: (
+            not c.counts,
+            kinds.index(c.kind) if c.counts else 0,
             status.index(c.confirmation.status),
-            -_removal_size(c) if c.counts else 0.0,
+            -np.nan_to_num(c.counterfactual.removal.size) if c.counts and c.counterfactual else 0.0,
             -c.cluster.performance_gap,
         ),
     )
-    counting = [c for c in surest if c.counts]
-    ranked = [
-        one
-        for kind in ("shortcut", "undecided", "plausible_sign")
-        for one in _by_cost([c for c in counting if c.kind == kind])
-    ]
-    ranked += [c for c in surest if not c.counts]
+    ranked = (
+        c for _, same in groupby(surest, lambda c: c.counts and c.kind) for c in _by_cost(same)
+    )
     return tuple(replace(c, rank=rank) for rank, c in enumerate(ranked, 1))
 
 
-def _by_cost(surest: Sequence[SpuriousCorrelation]) -> Iterator[SpuriousCorrelation]:
+def _by_cost(surest: Iterable[SpuriousCorrelation]) -> Iterator[SpuriousCorrelation]:
     """Give them in their order, but what surely costs more calls before what costs fewer."""
     left = [(one, *_wrong_calls(one)) for one in surest]
     while left:
@@ -248,23 +246,14 @@ def _by_cost(surest: Sequence[SpuriousCorrelation]) -> Iterator[SpuriousCorrelat
 
 
 def _wrong_calls(correlation: SpuriousCorrelation) -> tuple[float, float]:
-    """How many calls of held-out films are wrong for it, at least and at most."""
+    """Held-out films whose wrong call is its doing, at least and at most; NaN: nobody knows."""
     tested = correlation.counterfactual
-    if tested is None:
-        return 0.0, math.inf
-    present = correlation.confirmation.arms.n_present
-    others = float(present.sum() - present[correlation.cluster.raised_class])
-    wrong, called = tested.removal.wrong_calls, others * tested.removal.called
-    share = wrong.decisions_interval if wrong else Interval(0.0, 1.0)
-    high = called * share.high
-    return max(0.0, called * share.low), math.inf if math.isnan(high) else max(0.0, high)
-
-
-def _removal_size(correlation: SpuriousCorrelation) -> float:
-    """How far removal moves the margin, in its standard deviations; 0 where it was not measured."""
-    tested = correlation.counterfactual
-    size = tested.removal.size if tested is not None else math.nan
-    return 0.0 if math.isnan(size) else size
+    if tested is None or not correlation.counts:
+        return 0.0, math.nan
+    removal, present = tested.removal, correlation.confirmation.arms.n_present
+    called = removal.called * float(present.sum() - present[correlation.cluster.raised_class])
+    share = removal.wrong_calls.decisions_interval if removal.wrong_calls else Interval(0.0, 1.0)
+    return max(0.0, called * share.low), max(called * share.high, 0.0)  # in this order NaN stays
 
 
 def decide_verdict(
