@@ -145,12 +145,17 @@ def valid_models(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def group_mean(values: NDArray[np.float64], groups: Sequence[str], seed: int = 0) -> Mean:
-    """Return the mean of values (n,) with a bootstrap interval over their n groups."""
+    """Return the mean of values (n,) with a bootstrap interval over their n groups.
+
+    Fewer than two groups say nothing of how groups differ: there is no interval.
+    """
     if not len(values):
         return Mean(math.nan, math.nan, math.nan, 0)
     _, number = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     total = np.bincount(number, weights=values)
     count = np.bincount(number)
+    if len(count) < 2:
+        return Mean(float(np.mean(values)), math.nan, math.nan, len(values))
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(count), size=(_DRAWS, len(count)))
     means = total[drawn].sum(axis=1) / count[drawn].sum(axis=1)
@@ -162,11 +167,16 @@ def group_mean(values: NDArray[np.float64], groups: Sequence[str], seed: int = 0
 def ratio_of_means(
     gained: NDArray[np.float64], distance: NDArray[np.float64], groups: Sequence[str]
 ) -> Mean:
-    """Return the ratio of two means over n models with a bootstrap interval over their groups."""
+    """Return the ratio of two means over n models with a bootstrap interval over their groups.
+
+    Fewer than two groups have none.
+    """
     if not len(gained) or not distance.sum() > 0:
         return Mean(math.nan, math.nan, math.nan, 0)
     _, number = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     own, whole = (np.bincount(number, weights=values) for values in (gained, distance))
+    if len(own) < 2:
+        return Mean(float(gained.sum() / distance.sum()), math.nan, math.nan, len(gained))
     drawn = np.random.default_rng(0).integers(len(own), size=(_DRAWS, len(own)))
     below = whole[drawn].sum(axis=1)
     ratios = own[drawn].sum(axis=1)[below > 0] / below[below > 0]
@@ -247,9 +257,11 @@ def finds_at(planted: pd.DataFrame, nulls: pd.DataFrame, method: str, alarms: fl
 
 
 def format_mean(mean: Mean) -> str:
-    """Write a mean with its interval."""
+    """Write a mean with its interval, where it has one."""
     if not mean.models:
         return DASH
+    if math.isnan(mean.low):
+        return f"{mean.value:.2f} (one group)"
     return f"{mean.value:.2f} ({mean.low:.2f} to {mean.high:.2f})"
 
 
@@ -271,6 +283,8 @@ def precision_table(caption: str, parts: Sequence[tuple[str, pd.DataFrame]]) -> 
     heads = ("", "models", *(_SHORT[name] for name in COMPARED))
     rows = []
     for name, own in parts:
+        if own.empty:
+            continue
         numbers = (format_number(mean_precision(own, method)) for method in COMPARED)
         rows.append((str(name), str(own["digest"].nunique()), *numbers))
     columns = [Column(head, "number" if at else "wide") for at, head in enumerate(heads)]

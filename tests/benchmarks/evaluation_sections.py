@@ -12,6 +12,7 @@ from ravl_med.evaluation.methods import CHOSEN, OPTIONS, OURS
 from ravl_med.evaluation.repairs import ABLATIONS, ABOVE, BASE, BEFORE, CLEAN, GUESS, REPAIRS
 from ravl_med.evaluation.settings import ARCHITECTURES, TRIED
 from ravl_med.reporting.layout.blocks import Block, Cell, Column, Section, Table, Text
+from ravl_med.reporting.wording import plural
 from tests.benchmarks.evaluation_measures import (
     COMPARED,
     METHOD_NAMES,
@@ -392,7 +393,7 @@ def _arm_table(rows: pd.DataFrame, arms: Sequence[str], caption: str) -> Table:
     models, groups = rows["digest"].nunique(), rows["group"].nunique()
     smallest = int(rows["smallest"].min())
     return Table(
-        f"{caption}: {models} models of {groups} groups, %",
+        f"{caption}: {plural(models, 'model')} of {plural(groups, 'group')}, %",
         (
             Column("Arm", "wide"),
             *(
@@ -430,4 +431,6 @@ def _mean(rows: pd.DataFrame, measure: str) -> Mean:
 def _percent(mean: Mean) -> str:
     if not mean.models or math.isnan(mean.value):
         return DASH
+    if math.isnan(mean.low):
+        return f"{100 * mean.value:.1f} (one group)"
     return f"{100 * mean.value:.1f} ({100 * mean.low:.1f} to {100 * mean.high:.1f})"

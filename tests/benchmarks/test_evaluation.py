@@ -151,6 +151,16 @@ def test_mean_by_hand_and_its_interval_is_over_groups() -> None:
     assert math.isnan(group_mean(np.empty(0), []).value)
 
 
+def test_one_group_has_a_mean_and_no_interval() -> None:
+    mean = group_mean(np.array([0.5, 1.0]), ["a", "a"])
+    assert (mean.value, mean.models) == (0.75, 2)
+    assert math.isnan(mean.low)
+    assert math.isnan(mean.high)
+    closed = ratio_of_means(np.array([0.1, 0.3]), np.array([0.4, 0.4]), ["a", "a"])
+    assert closed.value == pytest.approx(0.5)
+    assert math.isnan(closed.low)
+
+
 def test_scores_by_hand() -> None:
     scores = {s.method: s for s in score_methods(table_of_rows(made_up_rows()))}
     place = METHODS.index("ravl")
@@ -212,6 +222,7 @@ def test_the_distance_closed_by_hand() -> None:
 
 def test_pages_are_drawn_from_the_results(tmp_path: Path) -> None:
     rows = made_up_rows() + made_up_rows(kind="null") + made_up_rows(domain="digits")
+    rows += [row | {"place": ""} for row in made_up_rows(groups=1, domain="nih")]
     rows += made_up_rows(groups=1, kind="two") + made_up_rows(groups=1, kind="style")
     _write_rows(tmp_path / RESULTS, rows, MethodRow)
     arms = made_up_arms()
@@ -223,9 +234,12 @@ def test_pages_are_drawn_from_the_results(tmp_path: Path) -> None:
     assert f"{models} models were trained" in text
     assert "What the first edition said" in text
     assert "no decision rule" in text
-    assert "What each part gains: 3 models of 1 groups" in text
-    assert r"| exchange and L\_A | 80.0 (80.0 to 80.0) | 33.0 (33.0 to 33.0) |" in text
-    assert "| 83.3 (83.3 to 83.3) |" in text  # (0.6 - 0.1) / (0.7 - 0.1)
+    assert "What each part gains: 3 models of 1 group," in text
+    assert r"| exchange and L\_A | 80.0 (one group) | 33.0 (one group) |" in text
+    assert "| 83.3 (one group) |" in text  # (0.6 - 0.1) / (0.7 - 0.1)
+    assert "phantoms: less the best published method, RaVL, as published | at least 0 |" in text
+    assert "| its own place | 3 |" in text  # letters, and devices of phantoms
+    assert "0 to 10 | 0" not in text  # no row without a model
     html = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
     assert "What the first edition said" in html
     assert (tmp_path / "evaluation.pdf").read_bytes().startswith(b"%PDF")
