@@ -665,18 +665,15 @@ class AuditResult:
         default=None,
         description="attributes that go with the label, the closest first; null: not checked",
     )
-
     dependence: Dependence | None = Field(
         default=None,
         description="null: it was not measured (evidence.dependence_films 0, a table of scores)",
     )
-
     looking: LookingCheck | None = Field(
         default=None,
         description="null: it was not asked whether the model looks at the film "
         "(evidence.looking_films 0, a table of scores, too few films)",
     )
-
     written: tuple[WrittenPair, ...] | None = Field(
         default=None,
         description="by rank, of correlations that count; null: the model writes nothing, or the "

@@ -49,7 +49,7 @@ from ravl_med.evidence.counterfactual import CounterfactualModel
 from ravl_med.evidence.counterfactual.localisation import RelevanceTable
 from ravl_med.evidence.counterfactual.model_inputs import spread_over_patients
 from ravl_med.evidence.model_checks import class_scores
-from ravl_med.evidence.results import Interval
+from ravl_med.evidence.results import UNKNOWN
 from ravl_med.evidence.statistics import (
     PatientBootstrap,
     auroc,
@@ -62,7 +62,6 @@ LEAST_FILMS = 20
 """Films below which a cell says nothing."""
 
 _NAN = math.nan
-_NOTHING = Interval(_NAN, _NAN)
 _CAUSES: Mapping[str, Mapping[str, str]] = {
     "exposure": {
         "brightness": "brightness goes from low to high",
@@ -263,7 +262,7 @@ def _measure_cell(
     few = films < LEAST_FILMS or not spread > 0
     moved = np.where(known, new - old, np.nan) / (_NAN if few else spread)
     draws = sample.bootstrap.proportions(known[:, None], flipped)[:, 0]
-    areas = _NAN, _NAN, _NOTHING
+    areas = _NAN, _NAN, UNKNOWN
     if not few:
         own, whose = member[known], sample.patients[known]
         interval = auroc_interval(new[known], own, whose, confidence)
@@ -278,11 +277,11 @@ def _measure_cell(
         covered=after.covered,
         steps=change.steps,
         shift=_NAN if few else float(np.nanmean(moved)),
-        shift_interval=_NOTHING
+        shift_interval=UNKNOWN
         if few
         else percentile_interval(sample.bootstrap.mean(moved), confidence),
         flips=_NAN if few else float(flipped[known].mean()),
-        flips_interval=_NOTHING if few else percentile_interval(draws, confidence),
+        flips_interval=UNKNOWN if few else percentile_interval(draws, confidence),
         auroc_before=areas[0],
         auroc_after=areas[1],
         auroc_interval=areas[2],
@@ -312,7 +311,7 @@ def _measure_style(
     known = np.isfinite(before) & np.isfinite(low) & np.isfinite(high)
     films, patients = sample.count(known)
     shift = association = _NAN
-    shift_interval = association_interval = _NOTHING
+    shift_interval = association_interval = UNKNOWN
     spread = float(before[known].std()) if films else 0.0
     if films >= LEAST_FILMS and spread > 0:
         confidence, comparisons = sample.evidence.confidence, len(STYLES) * len(sample.findings)

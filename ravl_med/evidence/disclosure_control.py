@@ -38,6 +38,7 @@ from ravl_med.evidence.audit_result import (
 )
 from ravl_med.evidence.rate_rounding import coarsen_rates
 from ravl_med.evidence.results import (
+    UNKNOWN,
     Confirmation,
     Counterfactual,
     CrossedAttribute,
@@ -57,8 +58,7 @@ HIDDEN = -1
 """Stands for a hidden count; the rates that belong to it are NaN."""
 
 _NAN = math.nan
-_NOTHING = Interval(_NAN, _NAN)
-_BLANKS = ((Count, HIDDEN), (float, _NAN), (Interval, _NOTHING))
+_BLANKS = ((Count, HIDDEN), (float, _NAN), (Interval, UNKNOWN))
 
 
 def hidden_cells(counts: Sequence[int], least: int, forced: Collection[int] = ()) -> frozenset[int]:
@@ -186,7 +186,7 @@ def _hide_at(column: Any, hidden: Collection[int]) -> Any:
 
 def _blank_of(value: Interval | float) -> Interval | float:
     if isinstance(value, Interval):
-        return _NOTHING
+        return UNKNOWN
     return HIDDEN if isinstance(value, int) else _NAN
 
 
@@ -344,7 +344,7 @@ def _hide_dependence(found: Dependence, classes: Collection[str], least: int) ->
         if 0 < found.patients - row.patients < least:
             row = replace(row, films=HIDDEN, patients=HIDDEN)
         if isinstance(row, DependenceCell) and row.finding in classes:
-            return replace(row, auroc_before=_NAN, auroc_after=_NAN, auroc_interval=_NOTHING)
+            return replace(row, auroc_before=_NAN, auroc_after=_NAN, auroc_interval=UNKNOWN)
         return row
 
     hidden: dict[str, Any] = {"films": HIDDEN, "patients": HIDDEN}
@@ -433,11 +433,11 @@ def _hide_test(
 ) -> Confirmation:
     arms, shift = replace(_hide_classes(test.arms, hidden), patients=None), test.shift
     if together:
-        arms = replace(arms, opposed_gap=_NAN, opposed_interval=_NOTHING)
+        arms = replace(arms, opposed_gap=_NAN, opposed_interval=UNKNOWN)
     if sides[0]:
-        shift = replace(shift, raised=_NAN, raised_interval=_NOTHING)
+        shift = replace(shift, raised=_NAN, raised_interval=UNKNOWN)
     if sides[1]:
-        shift = replace(shift, lowered=_NAN, lowered_interval=_NOTHING)
+        shift = replace(shift, lowered=_NAN, lowered_interval=UNKNOWN)
     if halved:
         test = replace(test, films=HIDDEN, patients=HIDDEN)
     return replace(test, arms=arms, shift=shift)
@@ -452,7 +452,7 @@ def _hide_changes(tested: Counterfactual, least: int, *, foreign: bool) -> Count
     removal = tested.removal
     if few(removal.both) or few(tested.transplant):  # what follows from them follows back
         tested = replace(tested, p_value=_NAN, q_value=_NAN)
-        removal = replace(removal, imbalance=_NAN, sharper=_NAN, sharper_interval=_NOTHING)
+        removal = replace(removal, imbalance=_NAN, sharper=_NAN, sharper_interval=UNKNOWN)
     removal = replace(removal, called=_NAN if foreign else removal.called)
     hidden = replace(tested, removal=removal)
     return hidden.map_changes(lambda change: _blank(change) if few(change) else change)
@@ -503,7 +503,7 @@ def hide_strata(
             _blank(gap, patients=None) if at in cells else gap for at, gap in enumerate(gaps)
         )
         if everything:
-            changes |= {f"{side}_adjusted": _NAN, f"{side}_interval": _NOTHING}
+            changes |= {f"{side}_adjusted": _NAN, f"{side}_interval": UNKNOWN}
     return replace(crossed, **changes)
 
 
@@ -533,7 +533,7 @@ def hide_label_cells(
     stated_hidden = any(row.value == STATED and row.n_present == HIDDEN for row in certainty)
     gaps = {0, 1} if stated_hidden else _hidden_sides(labels, least, sides)
     if stated_hidden:
-        labels = replace(labels, difference=_NAN, interval=_NOTHING)
+        labels = replace(labels, difference=_NAN, interval=UNKNOWN)
     if totals:
         labels = replace(labels, n_present=HIDDEN, n_absent=HIDDEN)
     return replace(

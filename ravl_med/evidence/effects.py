@@ -16,10 +16,8 @@ from ravl_med.config.audit import GateConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditData, GapTable, opposed_gap
 from ravl_med.evidence.audit_result import Accuracy, CohortSummary, Leak
-from ravl_med.evidence.results import AccuracyByPresence, ArmPatients, Interval, ScoreShift
+from ravl_med.evidence.results import UNKNOWN, AccuracyByPresence, ArmPatients, Interval, ScoreShift
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
-
-_UNKNOWN = Interval(math.nan, math.nan)
 
 NOT_STATED = "not stated"
 _BAND_STARTS = (0, 18, 40, 60, 80)
@@ -104,7 +102,7 @@ def measure_by_presence(
     n_in, n_out = table.n_present[0], table.n_absent[0]
     both = (n_in > 0) & (n_out > 0)
     weight = np.where(both, n_in * n_out / np.maximum(n_in + n_out, 1), 0.0)[opposed]
-    together = _UNKNOWN
+    together = UNKNOWN
     if weight.sum() > 0:
         pooled = (present - absent)[:, opposed] @ (weight / weight.sum())
         together = percentile_interval(pooled, confidence)
@@ -130,7 +128,7 @@ def _intervals(
 ) -> tuple[Interval, ...]:
     """Interval of each column of (B, C) draws; without bounds where nothing is known."""
     return tuple(
-        percentile_interval(draws[:, c], confidence) if known[c] else _UNKNOWN
+        percentile_interval(draws[:, c], confidence) if known[c] else UNKNOWN
         for c in range(draws.shape[1])
     )
 
@@ -145,7 +143,7 @@ def measure_margin_shift(
     """Measure how far the margin moves with a feature, in the raised and in the lowered class."""
     lowered = cluster.lowered_class
     if lowered is None:
-        return ScoreShift(math.nan, _UNKNOWN, math.nan, _UNKNOWN)
+        return ScoreShift(math.nan, UNKNOWN, math.nan, UNKNOWN)
     scores = np.log(np.maximum(data.image_scores[rows].astype(np.float64), 1e-30))
     margin = scores[:, cluster.raised_class] - scores[:, lowered]
     shifts, intervals = [], []
@@ -154,7 +152,7 @@ def measure_margin_shift(
         arms = [inside & cluster.present[rows], inside & ~cluster.present[rows]]
         if not all(arm.any() for arm in arms):
             shifts.append(math.nan)
-            intervals.append(_UNKNOWN)
+            intervals.append(UNKNOWN)
             continue
         draws = [bootstrap.mean(np.where(arm, margin, np.nan)) for arm in arms]
         shifts.append(float(margin[arms[0]].mean() - margin[arms[1]].mean()))

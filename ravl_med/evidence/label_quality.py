@@ -19,6 +19,7 @@ from ravl_med.discovery.ravl import AuditData, performance_gaps
 from ravl_med.evidence.confirmation import Candidate
 from ravl_med.evidence.effects import measure_by_presence
 from ravl_med.evidence.results import (
+    UNKNOWN,
     AccuracyByPresence,
     Interval,
     LabelQuality,
@@ -28,8 +29,6 @@ from ravl_med.evidence.results import (
 )
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 from ravl_med.labelling.film_labels import BLANK, STATED, UNCERTAIN
-
-_UNKNOWN = Interval(math.nan, math.nan)
 
 
 def measure_label_quality(
@@ -81,7 +80,7 @@ def measure_label_quality(
         ),
         not_stated=not_stated,
         difference=not_stated.share_present - not_stated.share_absent if known else math.nan,
-        interval=percentile_interval(drawn[:, 0] - drawn[:, 1], confidence) if known else _UNKNOWN,
+        interval=percentile_interval(drawn[:, 0] - drawn[:, 1], confidence) if known else UNKNOWN,
         raised=raised,
         lowered=lowered,
         patients=_patients_behind(data, candidate, ~unstated),
@@ -139,7 +138,7 @@ def _stated_gap(
     all_n = [int(counts[list(classes)].sum()) for counts in (arms.n_present, arms.n_absent)]
     whole, gap = gaps
     if min(n) < min_films or not math.isfinite(gap):
-        return StatedGap(n[0], n[1], math.nan, _UNKNOWN, "insufficient")
+        return StatedGap(n[0], n[1], math.nan, UNKNOWN, "insufficient")
     outcome: StatedOutcome = "holds"
     if n == all_n:
         outcome = "unchanged"

@@ -33,7 +33,7 @@ from ravl_med.evidence.counterfactual import CounterfactualModel
 from ravl_med.evidence.counterfactual.localisation import RelevanceTable, RelevantPlaces
 from ravl_med.evidence.dependence import LEAST_FILMS, FilmSample, draw_sample, read_changed_films
 from ravl_med.evidence.model_checks import class_scores
-from ravl_med.evidence.results import Interval
+from ravl_med.evidence.results import UNKNOWN, Interval
 from ravl_med.evidence.statistics import auroc, auroc_interval, percentile_interval
 
 STAYS = 0.9
@@ -42,7 +42,6 @@ STAYS = 0.9
 Picture = NDArray[np.float32]  # (3, S, S)
 Ask = Callable[[Iterable[Picture]], NDArray[np.float32]]  # pictures to logits (n, C)
 _NAN = math.nan
-_NOTHING = Interval(_NAN, _NAN)
 _GRAY = 0.5
 _NONE = RelevantPlaces()
 
@@ -142,7 +141,7 @@ def _measure_condition(
     films, patients = sample.count(known)
     if films < LEAST_FILMS:
         note = f"fewer than {LEAST_FILMS} films"
-        return LookingCell(name, films, patients, _NAN, _NOTHING, _NAN, _NAN, _NOTHING, note)
+        return LookingCell(name, films, patients, _NAN, UNKNOWN, _NAN, _NAN, UNKNOWN, note)
     called = np.where(known, np.nan_to_num(shown, nan=-np.inf).argmax(axis=1), -1)
     right, same = called == sample.labels, called == before.argmax(axis=1)
     scores = class_scores(shown[known].astype(np.float64), 1.0)
@@ -243,7 +242,7 @@ def _measure_covering(
     films, patients = sample.count(known)
     if films < LEAST_FILMS // 2:
         note = f"fewer than {LEAST_FILMS // 2} films"
-        return Regrounding(name, covering.kind, films, patients, _NAN, _NOTHING, note)
+        return Regrounding(name, covering.kind, films, patients, _NAN, UNKNOWN, note)
     share = float(hit[rows].mean())
     return Regrounding(
         name, covering.kind, films, patients, share, _share_interval(sample, known, hit)

@@ -30,6 +30,7 @@ from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.looking import sentence_of_ignoring
 from ravl_med.evidence.mitigation_result import Change
 from ravl_med.evidence.results import (
+    UNKNOWN,
     AccuracyByPresence,
     ArmPatients,
     Counterfactual,
@@ -47,7 +48,6 @@ Table = TypeVar("Table", bound=Any)
 
 _FEWEST = 5  # steps of an accuracy that stands by itself: the middle of a wider one misleads
 _NAN = math.nan
-_NOTHING = Interval(_NAN, _NAN)
 _BOUNDS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0)
 _NUMBERS = (
     (re.compile(r"q is [\d.]+, above"), "q is above"),
@@ -187,7 +187,7 @@ def widened(
     if reach == shown == 0:  # a model beside itself
         return interval
     if not math.isfinite(reach) or not math.isfinite(shown):
-        return _NOTHING
+        return UNKNOWN
     half = step * math.ceil(reach / step + 1 - 1e-9)
     return Interval(max(shown - half, least), min(shown + half, abs(least) or 1.0))
 
@@ -216,7 +216,7 @@ def _coarsen_accuracy(shown: AuditResult, exact: AuditResult, least: int) -> Any
         accuracy, exact.cohort.patients, least, accuracy.images, overall="overall_interval"
     )
     if exact.cohort.patients // least < _FEWEST:
-        whole = replace(whole, overall=_NAN, overall_interval=_NOTHING)
+        whole = replace(whole, overall=_NAN, overall_interval=UNKNOWN)
     rates, intervals = [], []
     for name, films, rate, interval in zip(
         exact.classes, accuracy.images_by_class, accuracy.by_class, accuracy.by_class_interval,

@@ -43,6 +43,10 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
+UNKNOWN = Interval(math.nan, math.nan)
+"""The interval of what could not be estimated."""
+
+
 @result_type()
 class BurnedInText:
     """Text burned into the films that the report shows; never what it says."""

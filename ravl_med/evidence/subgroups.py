@@ -30,7 +30,7 @@ from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.audit_result import Stratum
 from ravl_med.evidence.effects import NOT_STATED, age_band
 from ravl_med.evidence.permutation import AlikePatients
-from ravl_med.evidence.results import CrossedAttribute, Interval, Strata, StratumGap
+from ravl_med.evidence.results import UNKNOWN, CrossedAttribute, Interval, Strata, StratumGap
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 
 _AXES = ("view", "portable", "manufacturer", "model", "site", "sex", "age", "study_year")
@@ -39,7 +39,6 @@ _MIN_PATIENTS = 5
 OTHER_VALUES = "other ("
 
 _NAN = float("nan")
-_NOTHING = Interval(_NAN, _NAN)
 
 
 def attribute_strata(attributes: Mapping[str, Sequence[str]]) -> dict[str, NDArray[np.str_]]:
@@ -121,7 +120,7 @@ def cross_with_attributes(
         by_name = np.argsort(np.argsort(values))  # so that the axis is not sorted once more
         cells = member[:, :, None] & arms[:, None, :]
         (up, up_gap, up_interval), (down, down_gap, down_interval) = (
-            ((), _NAN, _NOTHING)
+            ((), _NAN, UNKNOWN)
             if c is None
             else _class_gaps(
                 values,
@@ -221,7 +220,7 @@ def _describe(
         films=films,
         patients=len(np.unique(patients)),
         accuracy=float(correct.mean()) if films else _NAN,
-        interval=interval if films else _NOTHING,
+        interval=interval if films else UNKNOWN,
         difference=_NAN,
         p_value=_NAN,
         q_value=_NAN,
@@ -261,7 +260,7 @@ def _class_gaps(
     gaps = []
     for v, value in enumerate(values):
         with_it, without = (int(n) for n in films[v])
-        gap, interval = _NAN, _NOTHING
+        gap, interval = _NAN, UNKNOWN
         if with_it and without:
             gap = float(hits[v, 0] / with_it - hits[v, 1] / without)
             interval = percentile_interval(inside[:, v], confidence)
@@ -271,7 +270,7 @@ def _class_gaps(
         )
     adjusted = _adjusted_gap(films.astype(np.float64), hits.astype(np.float64))
     if np.isnan(adjusted):
-        return tuple(gaps), adjusted, _NOTHING
+        return tuple(gaps), adjusted, UNKNOWN
     return tuple(gaps), adjusted, percentile_interval(pooled, confidence)
 
 

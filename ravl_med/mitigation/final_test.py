@@ -28,14 +28,13 @@ from ravl_med.evidence.mitigation_result import (
     MeasureName,
 )
 from ravl_med.evidence.rate_rounding import coarse_rates, coarsen_change, coarsen_gap
-from ravl_med.evidence.results import Interval
+from ravl_med.evidence.results import UNKNOWN
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 from ravl_med.mitigation.spurious_regions import PseudoGroups
 
 _BINS = 15
 _AUROC_DRAWS = 1000
 _DRAWS_AT_ONCE = 50
-_NOTHING = Interval(float("nan"), float("nan"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,8 +206,7 @@ class FinalTest:
     ) -> Change:
         known = [hit for hit in hits if hit is not None]
         if len(known) < len(hits):
-            nan = float("nan")
-            return Change(nan, nan, _NOTHING, nan, _NOTHING, 0)
+            return Change(np.nan, np.nan, UNKNOWN, np.nan, UNKNOWN, 0)
         return measure(known)
 
     def _change(
@@ -220,7 +218,7 @@ class FinalTest:
         films: int,
     ) -> Change:
         if films == 0:
-            return Change(before, after, _NOTHING, after - before, _NOTHING, 0)
+            return Change(before, after, UNKNOWN, after - before, UNKNOWN, 0)
         return Change(
             before,
             after,

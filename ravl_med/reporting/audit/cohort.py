@@ -17,7 +17,7 @@ from ravl_med.evidence.audit_result import (
     Stratum,
 )
 from ravl_med.evidence.confounders import attribute_name
-from ravl_med.evidence.results import Interval
+from ravl_med.evidence.results import UNKNOWN, Interval
 from ravl_med.reporting import wording
 from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.pictures import burned_in_sentence, shown_correlations
@@ -604,7 +604,6 @@ def _subgroup_part(result: AuditResult) -> list[blocks.Block]:
 
 def _subgroup_row(stratum: Stratum, overall: float) -> tuple[blocks.Cell, ...]:
     few = stratum.insufficient
-    none = Interval(math.nan, math.nan)
     return (
         wording.printable(stratum.value, 40) or wording.DASH,
         wording.counted(stratum.films),
@@ -613,7 +612,7 @@ def _subgroup_row(stratum: Stratum, overall: float) -> tuple[blocks.Cell, ...]:
         wording.spread(stratum.interval, 1, sign=False),
         "insufficient" if few else wording.signed(100 * stratum.difference),
         wording.DASH if few else wording.probability(stratum.q_value),
-        _dot(math.nan, none, reference=overall)
+        _dot(math.nan, UNKNOWN, reference=overall)
         if few
         else _dot(stratum.accuracy, stratum.interval, reference=overall),
     )

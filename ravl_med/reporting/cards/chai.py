@@ -31,7 +31,7 @@ from ruamel.yaml.error import YAMLError
 
 from ravl_med import __version__
 from ravl_med.evidence.audit_result import AuditResult, Stratum
-from ravl_med.evidence.results import Interval, SpuriousCorrelation
+from ravl_med.evidence.results import UNKNOWN, Interval, SpuriousCorrelation
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.sentences import (
@@ -45,7 +45,6 @@ from ravl_med.reporting.layout.markdown import bullets, code, escaped
 _CLASSES_WITH_METRICS = 60
 STRATA_SHOWN = 40  # subgroups on a card; the report has them all
 _CORRELATIONS_SHOWN = 10
-_NOTHING = Interval(math.nan, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Metric:
     label: str
     value: float
     unit: str
-    interval: Interval = _NOTHING
+    interval: Interval = UNKNOWN
 
 
 def _share(label: str, value: float, interval: Interval, unit: str = "%") -> Metric:

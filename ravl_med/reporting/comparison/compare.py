@@ -24,7 +24,7 @@ from scipy.sparse.csgraph import connected_components
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.disclosure_control import HIDDEN, hidden_cells
 from ravl_med.evidence.rate_rounding import coarse_rates, on_grid, upper_bound, widened
-from ravl_med.evidence.results import Interval, Kind, PairedChange, SpuriousCorrelation
+from ravl_med.evidence.results import UNKNOWN, Interval, Kind, PairedChange, SpuriousCorrelation
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
 from ravl_med.reporting.audit.sentences import outcome_text
 from ravl_med.reporting.comparison import runs
@@ -242,7 +242,7 @@ def _found(one: _Candidate) -> FoundCorrelation:
 
 
 def _contrast(change: PairedChange | None) -> tuple[float, Interval]:
-    return (math.nan, runs.NOTHING) if change is None else (change.contrast, change.interval)
+    return (math.nan, UNKNOWN) if change is None else (change.contrast, change.interval)
 
 
 Outcome = Literal["same_decisions", "no_difference_shown", "a_more_accurate", "b_more_accurate"]
@@ -419,7 +419,7 @@ def _coarsen(made: Comparison, films: runs.SharedFilms) -> Comparison:
         worst=replace(made.worst, change=coarsen(made.worst.change)),
         by_class=tuple(map(coarsen, made.by_class)),
         agreement=agreed,
-        agreement_interval=made.agreement_interval if agreed.same >= 0 else runs.NOTHING,
+        agreement_interval=made.agreement_interval if agreed.same >= 0 else UNKNOWN,
         agreement_by_class=tuple(by_class),
         p_value=upper_bound(made.p_value),
         correlations=tuple(

@@ -31,7 +31,7 @@ from typing_extensions import TypedDict
 from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult, VerdictName
 from ravl_med.evidence.disclosure_control import HIDDEN, hidden_cells, hide_small_cells
-from ravl_med.evidence.results import Decision, Interval
+from ravl_med.evidence.results import UNKNOWN, Decision, Interval
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.files.run_folder import Strangers, find_strangers
@@ -259,9 +259,6 @@ def _value(config: Mapping[str, Any], key: str) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
-NOTHING = Interval(float("nan"), float("nan"))
-_NAN = float("nan")
-
 Two = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -297,7 +294,7 @@ class Agreement:
         return self.same / self.films if self.films > 0 and self.same >= 0 else math.nan
 
 
-HIDDEN_PAIR = Paired(HIDDEN, _NAN, NOTHING, _NAN, NOTHING, _NAN, NOTHING)
+HIDDEN_PAIR = Paired(HIDDEN, math.nan, UNKNOWN, math.nan, UNKNOWN, math.nan, UNKNOWN)
 HIDDEN_AGREEMENT = Agreement(*(HIDDEN,) * 6)
 """Of few patients, nothing is told."""
 
@@ -391,7 +388,7 @@ class SharedFilms:
     ) -> Paired:
         """Return two values with the intervals of (B,) draws each; none where one is unknown."""
         if not films or not np.isfinite(a + b):
-            return Paired(films, a, NOTHING, b, NOTHING, b - a, NOTHING)
+            return Paired(films, a, UNKNOWN, b, UNKNOWN, b - a, UNKNOWN)
         return Paired(
             films,
             a,

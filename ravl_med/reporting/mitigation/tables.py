@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ravl_med.evidence.mitigation_result import ArmOutcome, Change, MitigationResult
-from ravl_med.evidence.results import Interval
+from ravl_med.evidence.results import UNKNOWN, Interval
 from ravl_med.reporting import wording
 from ravl_med.reporting.layout.blocks import Column, Lines, Table
 from ravl_med.reporting.layout.drawings import epochs_text
@@ -22,7 +22,6 @@ _ENDED = {
     "diverged": "it diverged",
 }
 _SIDES = {"raised": "raised by it", "lowered": "lowered by it"}
-_NOTHING = Interval(float("nan"), float("nan"))
 _SURE = f"{wording.NBSP}*"
 _SURE_NOTE = "* the interval of the difference excludes zero."
 _NAMES = {"before": "Before", "after": "After", "difference": "Difference, points (interval)"}
@@ -81,7 +80,7 @@ def _changes_table(
             wording.printable(name, 90) or wording.DASH,
             f"{change.films:,}" if films else None,
             (
-                ("before", change.before, audited.get(key, _NOTHING)),
+                ("before", change.before, audited.get(key, UNKNOWN)),
                 ("after", change.after, change.interval),
             ),
             difference_text(change),
