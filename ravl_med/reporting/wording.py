@@ -217,9 +217,9 @@ def accuracy_text(value: float, interval: Interval) -> str:
     return bracketed(percent(value, 1), spread(interval, 1, sign=False))
 
 
-def score_text(value: float, interval: Interval) -> str:
+def score_text(value: float, interval: Interval, decimals: int = 3) -> str:
     """Return a score between 0 and 1 with its interval, ``0.912 (0.880 to 0.941)``."""
-    return bracketed(number(value, 3), spread(interval, 3, scale=1.0, sign=False))
+    return bracketed(number(value, decimals), spread(interval, decimals, scale=1.0, sign=False))
 
 
 def probability(value: float) -> str:

@@ -348,10 +348,10 @@ def confounder_part(confounders: tuple[Confounder, ...]) -> list[blocks.Block]:
     rows = [
         (
             f"{wording.printable(attribute_name(one.attribute), 30)}{' !' * bool(one.sentence)}",
-            _bounded(one.association, one.interval),
-            _bounded(one.auroc, one.auroc_interval),
+            wording.score_text(one.association, one.interval, 2),
+            wording.score_text(one.auroc, one.auroc_interval, 2),
             f"{wording.printable(one.finding, 40)} "
-            + _bounded(one.finding_auroc, one.finding_interval),
+            + wording.score_text(one.finding_auroc, one.finding_interval, 2),
             _value_text(one.strongest),
         )
         for one in confounders
@@ -380,11 +380,6 @@ def confounder_part(confounders: tuple[Confounder, ...]) -> list[blocks.Block]:
         )
     ]
 
-
-def _bounded(value: float, interval: Interval) -> str:
-    return wording.bracketed(
-        wording.number(value), wording.spread(interval, 2, scale=1.0, sign=False)
-    )
 
 
 def _value_text(one: AttributeValue | None) -> str:

@@ -95,9 +95,7 @@ def _grounding_table(found: LookingCheck) -> list[blocks.Block]:
 
 
 def _share(one: Regrounding | None) -> str:
-    if one is None or not math.isfinite(one.share):
-        return wording.DASH
-    return wording.accuracy_text(one.share, one.interval)
+    return wording.accuracy_text(one.share, one.interval) if one else wording.DASH
 
 
 def _wording_table(found: LookingCheck) -> list[blocks.Block]:

@@ -553,11 +553,7 @@ def _area_table(found: Dependence) -> list[blocks.Block]:
 
 
 def _area_text(cell: DependenceCell | None) -> str:
-    if cell is None or not math.isfinite(cell.auroc_after):
-        return wording.DASH
-    return wording.bracketed(
-        number(cell.auroc_after), wording.spread(cell.auroc_interval, 2, scale=1.0, sign=False)
-    )
+    return wording.score_text(cell.auroc_after, cell.auroc_interval, 2) if cell else wording.DASH
 
 
 def _style_table(found: Dependence) -> list[blocks.Block]:
