@@ -30,6 +30,7 @@ from ravl_med.evidence.counterfactual.localisation import (
     grow_mask,
 )
 from ravl_med.regions.film_structures import FilmStructures
+from ravl_med.regions.geometry import mask_extent
 from ravl_med.regions.segmenter import LETTERS
 
 Picture = NDArray[np.float32]  # (3, S, S) input of the model
@@ -271,17 +272,12 @@ def _blur(film: ChangedFilm) -> Gray:
 
 def _crop_border(film: ChangedFilm) -> Gray:
     """Cut the outermost part of the film off and stretch the rest."""
-    x0, y0, x1, y1 = _extent(film.inside)
+    x0, y0, x1, y1 = mask_extent(film.inside)
     gray = film.gray
     cut_x, cut_y = max(1, round(_EDGE * (x1 - x0))), max(1, round(_EDGE * (y1 - y0)))
     kept = gray[y0 + cut_y : y1 - cut_y, x0 + cut_x : x1 - cut_x]
     gray[y0:y1, x0:x1] = cv2.resize(kept, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
     return gray
-
-
-def _extent(mask: Mask) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +318,7 @@ def _frame_sides(gray: Gray, inside: Mask) -> tuple[tuple[int, int, int, int], G
 
     A line is not exposed where it is as dark as the darkest of the film.
     """
-    x0, y0, x1, y1 = _extent(inside)
+    x0, y0, x1, y1 = mask_extent(inside)
     film = gray[y0:y1, x0:x1]
     dark = film <= film.min() + _DARK
     rows, columns = dark.all(axis=1), dark.all(axis=0)
@@ -346,7 +342,7 @@ def _bring_frame(gray: Gray, inside: Mask, middle: float, old: float, new: float
     framed = np.full_like(film, film.min())
     kept = slice(edge_y, high - edge_y), slice(edge_x, wide - edge_x)
     framed[kept] = whole[kept]
-    x0, y0, x1, y1 = _extent(inside)
+    x0, y0, x1, y1 = mask_extent(inside)
     made = gray.copy()
     made[y0:y1, x0:x1] = framed
     return made
@@ -427,7 +423,7 @@ def _exposed(film: ChangedFilm, style: str = "") -> Mask:
     if style == "frame":
         return film.inside
     (top, bottom, left, right), inner = _frame_sides(film.gray, film.inside)
-    x0, y0, _, _ = _extent(film.inside)
+    x0, y0, _, _ = mask_extent(film.inside)
     mask = np.zeros_like(film.inside)
     high, wide = inner.shape
     mask[y0 + top : y0 + high - bottom, x0 + left : x0 + wide - right] = True

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ravl_med.evidence.results import SpuriousCorrelation
-from ravl_med.regions.geometry import box_overlap
+from ravl_med.regions.geometry import box_overlap, box_shares
 from ravl_med.reporting.files.audit_run import Audit
 
 _LINES = ("lead", "tube", "wire")
@@ -93,12 +93,7 @@ def compare_with_truth(run: Audit) -> TruthCheck:
 
 def is_hit(region: NDArray[np.floating], box: NDArray[np.floating]) -> bool:
     """Tell whether two xyxy boxes share at least half the area of the smaller one."""
-    width = min(region[2], box[2]) - max(region[0], box[0])
-    height = min(region[3], box[3]) - max(region[1], box[1])
-    smaller = min(
-        (region[2] - region[0]) * (region[3] - region[1]), (box[2] - box[0]) * (box[3] - box[1])
-    )
-    return bool(width > 0 and height > 0 and width * height >= 0.5 * smaller)
+    return bool(box_shares(region[None], box[None])[0, 0] >= 0.5)
 
 
 def precision_at(hits: list[bool], count: int) -> float:

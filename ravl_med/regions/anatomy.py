@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, label
 
+from ravl_med.regions.geometry import mask_extent
 from ravl_med.regions.segmenter import Segmentation
 
 Mask = NDArray[np.bool_]
@@ -140,13 +141,8 @@ def _middle(mask: Mask) -> float:
     return float(np.nonzero(mask)[1].mean())
 
 
-def _extent(mask: Mask) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
 def _parts_of_lung(side: str, lung: Mask) -> dict[str, Mask]:
-    x0, y0, x1, y1 = _extent(lung)
+    x0, y0, x1, y1 = mask_extent(lung)
     wide, tall = x1 - x0, y1 - y0
     row = (np.arange(len(lung))[:, None] + 0.5 - y0) / tall  # 0 at the apex, 1 at the base
     column = (np.arange(lung.shape[1])[None, :] + 0.5 - x0) / wide
@@ -175,7 +171,7 @@ def _parts_of_lung(side: str, lung: Mask) -> dict[str, Mask]:
 
 def _around_lungs(film: Segmentation, lungs: Mapping[str, Mask], body: Mask) -> dict[str, Mask]:
     both = lungs["right"] | lungs["left"]
-    x0, y0, x1, y1 = _extent(both)
+    x0, y0, x1, y1 = mask_extent(both)
     row, column = np.ogrid[: both.shape[0], : both.shape[1]]
     high = row < y0 + 0.35 * (y1 - y0)
     quarter = 0.25 * (x1 - x0)

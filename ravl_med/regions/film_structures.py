@@ -22,7 +22,7 @@ from scipy.ndimage import binary_opening, find_objects, label
 from ravl_med import __version__
 from ravl_med.errors import ConfigError
 from ravl_med.regions.anatomy import anatomical_names, find_anatomy
-from ravl_med.regions.geometry import box_overlap
+from ravl_med.regions.geometry import box_overlap, common_area, mask_extent
 from ravl_med.regions.looks import Look, read_look
 from ravl_med.regions.segmenter import (
     ANY,
@@ -223,12 +223,8 @@ def _named(film: Segmentation, found: _Object, group: str) -> _Object:
 
 def _shared(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     """Return the share of the smaller box that lies in the other, where neither is much larger."""
-    wide = min(a[2], b[2]) - max(a[0], b[0])
-    high = min(a[3], b[3]) - max(a[1], b[1])
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    if wide <= 0 or high <= 0 or max(areas) > _MUCH * min(areas):
-        return 0.0
-    return wide * high / min(areas)
+    common, areas = common_area(a, b), (_area(a), _area(b))
+    return common / min(areas) if common and max(areas) <= _MUCH * min(areas) else 0.0
 
 
 def _objects(film: Segmentation, kind: str) -> Iterator[_Object]:
@@ -260,15 +256,11 @@ def _cut(film: Segmentation, found: _Object) -> Iterator[_Object]:
         piece = mask[part] if axis == 0 else mask[:, part]
         if piece.sum() < side * side * _LEAST_LINE:
             continue
-        high, wide = np.flatnonzero(piece.any(axis=1)), np.flatnonzero(piece.any(axis=0))
+        x0, y0, x1, y1 = mask_extent(piece)
         top = down.start + (part.start if axis == 0 else 0)
         left = across.start + (part.start if axis == 1 else 0)
-        rows = (
-            slice(top + int(high[0]), top + int(high[-1]) + 1),
-            slice(left + int(wide[0]), left + int(wide[-1]) + 1),
-        )
-        inner = piece[high[0] : high[-1] + 1, wide[0] : wide[-1] + 1]
-        yield from _cut(film, replace(found, rows=rows, mask=inner))
+        rows = slice(top + y0, top + y1), slice(left + x0, left + x1)
+        yield from _cut(film, replace(found, rows=rows, mask=piece[y0:y1, x0:x1]))
 
 
 def _strips(film: Segmentation) -> Iterator[_Object]:
@@ -317,8 +309,7 @@ def refine_box(
     ink = _find_ink(crop, inner, thin)
     if ink is None:
         return box
-    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-    new = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) + np.tile(low, 2)
+    new = np.array(mask_extent(ink)) + np.tile(low, 2)
     if box_overlap(old, new.astype(np.float64)) < _NEAR:
         return box
     x0, y0, x1, y1 = (new / sides).tolist()
@@ -402,7 +393,7 @@ class FilmStructures:
         names = [
             artifact.name
             for artifact in self.artifacts
-            if _common(artifact.box, box) >= min(0.5 * _area(artifact.box), _area(box) / 6.0)
+            if common_area(artifact.box, box) >= min(0.5 * _area(artifact.box), _area(box) / 6.0)
         ]
         return tuple(dict.fromkeys(names))
 
@@ -594,23 +585,12 @@ def _turned(film: FilmStructures) -> FilmStructures:
 
 def box_of(mask: Mask) -> tuple[float, float, float, float]:
     """Return the box around a mask that is not empty, xyxy as shares of width and height."""
-    height, width = mask.shape
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (
-        float(columns[0]) / width,
-        float(rows[0]) / height,
-        float(columns[-1] + 1) / width,
-        float(rows[-1] + 1) / height,
-    )
+    (height, width), (x0, y0, x1, y1) = mask.shape, mask_extent(mask)
+    return x0 / width, y0 / height, x1 / width, y1 / height
 
 
 def _area(box: Sequence[float]) -> float:
     return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
-
-
-def _common(a: Sequence[float], b: Sequence[float]) -> float:
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    return _area((*low, *high))
 
 
 def _share(mask: Mask, box: Sequence[float]) -> float:

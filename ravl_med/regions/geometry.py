@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -166,3 +167,15 @@ def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.
 def box_overlap(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     """Return the intersection over union of two xyxy boxes."""
     return float(box_overlaps(a[None], b[None])[0, 0])
+
+
+def common_area(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the area that two xyxy boxes share."""
+    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(wide, 0.0) * max(high, 0.0)
+
+
+def mask_extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Return the box around a mask that is not empty, xyxy in its pixels."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

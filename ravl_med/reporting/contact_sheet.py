@@ -29,6 +29,7 @@ from PIL.PngImagePlugin import PngInfo
 from ravl_med.cohort.dicom_header import Edge
 from ravl_med.config.cohort import RegionSource
 from ravl_med.errors import ConfigError
+from ravl_med.regions.geometry import common_area
 from ravl_med.regions.region_set import RegionKind, RegionSet
 from ravl_med.reporting.wording import EDGE_TEXT, REGION_PROBLEMS, font_file, plural, printable
 
@@ -204,8 +205,8 @@ def place_labels(
         for x, y in _candidates(boxes[row], width, height, outside=beside[row]):
             x, y = min(max(x, 0), picture[0] - width), min(max(y, 0), picture[1] - height)
             label = (x, y, x + width, y + height)
-            hidden = sum(_shared(label, other) for other in placed) / (width * height)
-            hiding = sum(_shared(label, other) for other in others) / (width * height)
+            hidden = sum(common_area(label, other) for other in placed) / (width * height)
+            hiding = sum(common_area(label, other) for other in others) / (width * height)
             if hidden <= _HIDDEN and hidden + hiding / 2 < least:
                 corners[row], least = (x, y), hidden + hiding / 2
         corner = corners[row]
@@ -234,13 +235,6 @@ def _candidates(box: Box, width: int, height: int, *, outside: bool) -> list[tup
         for across in (0.0, 1.0, 0.5)
     ]
     return around + within if outside else within + around
-
-
-def _shared(one: Box, other: Box) -> float:
-    """Area that two boxes share."""
-    across = min(one[2], other[2]) - max(one[0], other[0])
-    down = min(one[3], other[3]) - max(one[1], other[1])
-    return max(across, 0.0) * max(down, 0.0)
 
 
 _SIDE = 420  # pixels of the long side of a film

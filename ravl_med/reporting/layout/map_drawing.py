@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from ravl_med.regions.geometry import common_area
 from ravl_med.reporting.layout import drawings
 from ravl_med.reporting.layout.blocks import ClusterPlot, Spot, SpotLook
 from ravl_med.reporting.layout.pdf_style import WIDTH, text_width
@@ -142,7 +143,7 @@ def _free(mark: Placed, frame: drawings.Box, taken: Sequence[drawings.Box]) -> d
             at = x + across * ((right - left) / 2 + half + reach - _AWAY)
             over = y + up * ((high - low) / 2 + tall + reach - _AWAY)
             box = (at - half, over - tall, at + half, over + tall)
-            if _inside(box, frame) and not any(_meet(box, other) for other in taken):
+            if _inside(box, frame) and not any(common_area(box, other) for other in taken):
                 return box
     return box
 
@@ -152,10 +153,6 @@ def _inside(box: drawings.Box, frame: drawings.Box) -> bool:
     return all(a >= b for a, b in zip(box[:2], inner[:2], strict=True)) and all(
         a <= b for a, b in zip(box[2:], inner[2:], strict=True)
     )
-
-
-def _meet(one: drawings.Box, other: drawings.Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _numbered(marks: Sequence[Placed], frame: drawings.Box) -> list[drawings.Linked]:
