@@ -17,14 +17,6 @@ from numpy.typing import NDArray
 _ROWS, _REGIONS = 2**14, 2**18  # at once
 
 
-def _no_scores() -> NDArray[np.float32]:
-    return np.empty((0, 0), dtype=np.float32)
-
-
-def _not_known() -> NDArray[np.str_]:
-    return np.empty(0, dtype=np.str_)
-
-
 def film_shares(boxes: NDArray[np.float32], sizes: NDArray[np.integer]) -> NDArray[np.float32]:
     """Return boxes (R, 4), xyxy in stored pixels, as shares of films of a height and width."""
     sides = np.tile(sizes[:, ::-1], 2).astype(np.float32)
@@ -44,13 +36,15 @@ class AuditData:
     # (R, 4) xyxy in stored pixels, origin at the outer corner of the top-left pixel, half-open
     region_boxes: NDArray[np.float32]
     # Zero-shot scores of films (N, C) and regions (R, C); counterfactuals do without them.
-    image_scores: NDArray[np.floating] = field(default_factory=_no_scores)
-    region_scores: NDArray[np.floating] = field(default_factory=_no_scores)
+    image_scores: NDArray[np.floating] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    region_scores: NDArray[np.floating] = field(
+        default_factory=lambda: np.empty((0, 0), np.float32)
+    )
     # Strata of the films (N,) by attribute.
     attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     # Where each label comes from, and "stated", "uncertain" or "blank"; (N,), empty if not known.
-    label_sources: NDArray[np.str_] = field(default_factory=_not_known)
-    label_certainty: NDArray[np.str_] = field(default_factory=_not_known)
+    label_sources: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
+    label_certainty: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
 
     def region_shares(self) -> NDArray[np.float32]:
         """Return the boxes of all regions as shares of their films' width and height, (R, 4)."""

@@ -8,7 +8,7 @@ right.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,12 +132,6 @@ def _pose(rng: np.random.Generator, size: int, anteroposterior: bool) -> Canvas:
     return Canvas(height, width, size, pose)
 
 
-def _healthy(
-    canvas: Canvas, chest: Chest, body: Body, breath: float, rng: np.random.Generator
-) -> _Disease:
-    return _Disease()
-
-
 def _effusion(
     canvas: Canvas, chest: Chest, body: Body, breath: float, rng: np.random.Generator
 ) -> _Disease:
@@ -201,12 +195,12 @@ def _consolidation(
     return _Disease(air=1 - density * patch, vessels=1 - np.float32(0.8) * patch, mask=mask)
 
 
-_DISEASES = {
-    "cardiomegaly": _healthy,
+_DISEASES: dict[str, Callable[..., _Disease]] = {
+    "cardiomegaly": lambda *_: _Disease(),
     "pleural effusion": _effusion,
     "pneumothorax": _pneumothorax,
     "consolidation": _consolidation,
-    "no finding": _healthy,
+    "no finding": lambda *_: _Disease(),
 }
 
 

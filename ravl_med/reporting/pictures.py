@@ -220,13 +220,9 @@ def _shrunk(film: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _clipped(box: Sequence[float], columns: float, rows: float) -> Box:
-    x0, y0, x1, y1 = (float(edge) for edge in box)
-    return (
-        min(max(x0 / columns, 0.0), 1.0),
-        min(max(y0 / rows, 0.0), 1.0),
-        min(max(x1 / columns, 0.0), 1.0),
-        min(max(y1 / rows, 0.0), 1.0),
-    )
+    shares = np.asarray(box, dtype=np.float64) / (columns, rows, columns, rows)
+    x0, y0, x1, y1 = np.clip(shares, 0.0, 1.0).tolist()
+    return x0, y0, x1, y1
 
 
 def crop_picture(

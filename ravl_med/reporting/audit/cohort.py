@@ -381,7 +381,6 @@ def confounder_part(confounders: tuple[Confounder, ...]) -> list[blocks.Block]:
     ]
 
 
-
 def _value_text(one: AttributeValue | None) -> str:
     """Return the value with its class, such as ``PA: no finding in 88 of 88 patients``."""
     if one is None:

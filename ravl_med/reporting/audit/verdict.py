@@ -299,9 +299,7 @@ def _decision_table(result: AuditResult, film: Film, shown: Shown) -> blocks.Tab
                 decided.get(
                     entry.rank, "open" if entry.rank in result.open_ranks else "not asked for"
                 ),
-                blocks.Reference(
-                    sentences.correlation_key(entry), sentences.correlation_name(entry)
-                ),
+                _page_of(entry),
             )
         )
     return blocks.Table(

@@ -381,15 +381,11 @@ class _Measured(Frame):
 
     def add(self, flowable: Flowable, canv: Canvas, trySplit: int = 0) -> Any:
         """Place a flowable; what does not fit says so, as in any frame."""
-        flowable.drawOn = _draw_nothing  # type: ignore[method-assign]
+        flowable.drawOn = lambda *place, **more: None  # type: ignore[method-assign]
         try:
             return super().add(flowable, canv, trySplit)
         finally:
             del flowable.drawOn
-
-
-def _draw_nothing(*place: object, **more: object) -> None:
-    pass
 
 
 class Document(BaseDocTemplate):
