@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -28,6 +28,7 @@ from ravl_med.errors import ConfigError, RavlMedError, means_disk_full, visible
 if TYPE_CHECKING:
     from ravl_med.config.loading import Config
     from ravl_med.evidence.audit_result import AuditResult, Sensitivity
+    from ravl_med.evidence.mitigation_result import MitigationResult
     from ravl_med.evidence.results import SpuriousCorrelation
     from ravl_med.pipeline.mitigate import Mitigation
     from ravl_med.reporting.comparison.compare import Comparison
@@ -307,14 +308,27 @@ def verdict_line(result: AuditResult) -> str:
 
 def print_review(result: AuditResult, folder: Path) -> None:
     """Print the verdict that follows from the reviewers' decisions."""
-    colour, verdict = _VERDICTS[result.verdict.name]
-    terminal = console()
-    terminal.print(f"[bold {colour}]{verdict}[/]  {escape(result.name)}")
-    for reason in result.verdict.reasons:
-        terminal.print(f"  {escape(reason)}")
+    terminal = _print_verdict(result, result.verdict.reasons)
     if result.undecided is not None:
         terminal.print(f"  {_review_line(result)}")
     terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}", soft_wrap=True)
+
+
+def _print_verdict(result: AuditResult | MitigationResult, lines: Iterable[str]) -> Console:
+    """Print a verdict in its colour, and lines below it; return the console."""
+    colour, verdict = _VERDICTS[result.verdict.name]
+    terminal = console()
+    terminal.print(f"[bold {colour}]{verdict}[/]  {escape(result.name)}")
+    for line in lines:
+        terminal.print(f"  {escape(line)}")
+    return terminal
+
+
+def _cost(timings: Mapping[str, float]) -> str:
+    """Say what a run took of time and memory."""
+    from ravl_med.reporting.files.run_record import peak_memory_mb
+
+    return f"{sum(timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
 
 
 def _review_line(result: AuditResult) -> str:
@@ -333,15 +347,9 @@ def _review_line(result: AuditResult) -> str:
 
 def print_audit(run: Audit, folder: Path, config: Path) -> None:
     """Print the verdict of an audit in a few lines, its report, and the commands that go on."""
-    terminal = console()
-    colour, verdict = _VERDICTS[run.result.verdict.name]
-    terminal.print(f"[bold {colour}]{verdict}[/]  {escape(run.result.name)}")
-    for line in _audit_lines(run):
-        terminal.print(f"  {escape(line)}")
-    from ravl_med.reporting.files.run_record import peak_memory_mb
-
-    cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
-    terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
+    terminal = _print_verdict(run.result, _audit_lines(run))
+    report = escape(str(folder / "report.pdf"))
+    terminal.print(f"Report: {report}  ({_cost(run.timings)})", style="bold")
     terminal.print(f"Open:   {escape(str(folder / 'report.html'))}", soft_wrap=True)
     if run.result.open_ranks:
         terminal.print(f"Decide: ravl-med review {escape(str(folder))}", soft_wrap=True)
@@ -408,11 +416,7 @@ def print_mitigation(run: Mitigation, folder: Path) -> None:
     from ravl_med.reporting.wording import percent
 
     result = run.result
-    colour, verdict = _VERDICTS[result.verdict.name]
-    terminal = console()
-    terminal.print(f"[bold {colour}]{verdict}[/]  {escape(result.name)}")
-    for reason in result.verdict.reasons:
-        terminal.print(f"  {escape(reason)}")
+    terminal = _print_verdict(result, result.verdict.reasons)
     for arm in result.arms:
         measures = {"overall": arm.image_overall, "worst group": arm.image_worst}
         if arm.region_worst.films:
@@ -427,12 +431,10 @@ def print_mitigation(run: Mitigation, folder: Path) -> None:
         left = "; ".join(again.remaining) or "the shortcut is gone"
         new = "; ".join(again.appeared) or "no new one"
         terminal.print(escape(f"  Re-audit ({again.verdict.replace('_', ' ')}): {left}; {new}."))
-    from ravl_med.reporting.files.run_record import peak_memory_mb
-
-    cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
     if run.model is not None:
         terminal.print(f"Model:  {escape(str(folder / 'model'))}")
-    terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
+    report = escape(str(folder / "report.pdf"))
+    terminal.print(f"Report: {report}  ({_cost(run.timings)})", style="bold")
 
 
 def _correlation_line(correlation: SpuriousCorrelation, result: AuditResult) -> str:

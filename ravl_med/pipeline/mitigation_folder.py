@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import shutil
 import time
 from pathlib import Path
@@ -68,11 +67,7 @@ def _fill(draft: Path, run: Mitigation, date: str | None, history_root: Path | N
     details = MitigationDetails(
         date=date,
         config_yaml=shared_config,
-        versions={
-            "ravl-med": __version__,
-            "Python": platform.python_version(),
-            **package_versions(),
-        },
+        versions=package_versions(),
         digests=digests,
         seeds={"mitigation": config.mitigation.seed, "evidence": config.evidence.seed},
         recipe=describe_training(config),

@@ -57,11 +57,7 @@ def describe_run(
         seeds["quickstart model"] = config.model.quickstart.seed
     return {
         "tool": {"name": "ravl-med", "version": __version__},
-        "versions": {
-            "ravl-med": __version__,
-            "Python": platform.python_version(),
-            **package_versions(),
-        },
+        "versions": package_versions(),
         "machine": {
             "system": platform.system(),
             "architecture": platform.machine(),
@@ -90,8 +86,9 @@ def digest_regions(boxes: NDArray[np.float32], image: NDArray[np.int64]) -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that a number can depend on."""
-    return {name: version(name) for name in _PACKAGES}
+    """Return the versions of this tool, of Python and of packages that a number can depend on."""
+    own = {"ravl-med": __version__, "Python": platform.python_version()}
+    return own | {name: version(name) for name in _PACKAGES}
 
 
 def digest_settings(config: Config) -> str:
