@@ -29,7 +29,7 @@ from scipy.stats import norm
 from ravl_med.discovery.candidates import FeatureDetector, Texture
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.counterfactual.interventions import fill_films
-from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
+from ravl_med.evidence.counterfactual.model_inputs import ModelInputs, spread_positions
 from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.mitigation.trainer import Selection
 
@@ -156,7 +156,7 @@ def regions_by_film(
 
 def films_to_explore(films: Sequence[int]) -> list[int]:
     """Return the films that shifts of their regions are tried on, spread over all of them."""
-    return [films[i] for i in _spread(len(films), _EXPLORED_FILMS)]
+    return [films[i] for i in spread_positions(len(films), _EXPLORED_FILMS)]
 
 
 def carriers_in(
@@ -188,14 +188,6 @@ def carriers_in(
         progress(min(start + len(part), len(films)), len(films))
     located = np.concatenate(boxes) if boxes else np.empty((0, 4), np.float32)
     return np.array(where, dtype=np.int64), located.astype(np.float32)
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """Positions spread over a list, at most so many."""
-    places: list[int] = np.unique(
-        np.linspace(0, count - 1, min(wanted, count)).astype(int)
-    ).tolist()
-    return places
 
 
 _LEVEL = 0.05  # of the test, shared among the clusters

@@ -36,6 +36,7 @@ from ravl_med.evidence import model_checks
 from ravl_med.evidence.audit_result import ModelCheck, ModelChecks, ModelSummary
 from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
 from ravl_med.evidence.counterfactual.fills import fill_interpolated
+from ravl_med.evidence.counterfactual.model_inputs import spread_positions
 from ravl_med.evidence.disclosure_control import hidden_classes
 from ravl_med.evidence.results import Counterfactual
 from ravl_med.evidence.statistics import auroc
@@ -128,7 +129,7 @@ def check_audited_model(
     )
     stops, doubts = model_checks.assess_findings(findings, config.gate.min_auroc, hidden)
     own = model.scores is None and answers is None
-    chosen = _spread_films(len(cohort))
+    chosen = spread_positions(len(cohort), _SAMPLE)
     inputs = _inputs(model, reader, cohort, chosen)
     checks = [
         *model_checks.check_embeddings(image, model.classes if own else None, cohort.classes),
@@ -200,14 +201,6 @@ def _neighbours(boxes: NDArray[np.float32], rng: np.random.Generator) -> tuple[i
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2.0
     distance = np.linalg.norm(middle - middle[first], axis=1)
     return first, int(np.argmin(np.where(apart, distance, np.inf)))
-
-
-def _spread_films(films: int) -> list[int]:
-    """Choose some films, spread over the cohort."""
-    chosen: list[int] = np.unique(
-        np.linspace(0, films - 1, min(_SAMPLE, films)).astype(int)
-    ).tolist()
-    return chosen
 
 
 def _inputs(

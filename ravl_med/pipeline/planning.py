@@ -34,6 +34,7 @@ from ravl_med.evidence.counterfactual import CounterfactualModel, most_test_pict
 from ravl_med.evidence.counterfactual.effect_maps import map_effects, most_map_pictures
 from ravl_med.evidence.counterfactual.fills import LikePlaces
 from ravl_med.evidence.counterfactual.localisation import MOST_REGIONS, most_share_pictures
+from ravl_med.evidence.counterfactual.model_inputs import spread_positions
 from ravl_med.evidence.dependence import most_dependence_pictures
 from ravl_med.evidence.examination import min_strength_of
 from ravl_med.evidence.looking import most_looking_pictures
@@ -194,7 +195,7 @@ def _measure(
     sample: int,
     progress: stages.Progress,
 ) -> _Measured:
-    chosen = np.unique(np.linspace(0, len(cohort) - 1, min(sample, len(cohort))).astype(np.int64))
+    chosen = np.array(spread_positions(len(cohort), sample), dtype=np.int64)
     some = cohort.keep(chosen)
     proposer = RegionProposer.of(config.regions, cohort)
     here = replace(reader, workers=0)  # in this process: what is timed is reading alone
