@@ -92,7 +92,8 @@ def read_report_table(path: Path) -> tuple[dict[str, FilmReport], tuple[str, ...
     table = _Columns.of(lines)
     rows: dict[str, FilmReport] = {}
     files: list[tuple[str, FilmReport]] = []
-    for line in lines[1:] if table.says_something else ():
+    useful = any((table.texts, table.findings, table.categories, *table.stated.values()))
+    for line in lines[1:] if useful else ():
         cells = [cell.strip() for cell in line] + [""] * (len(lines[0]) - len(line))
         found = table.report(cells)
         for key in filter(None, (cells[at] for at in table.keys)):
@@ -153,10 +154,6 @@ class _Columns:
         files = tuple(at for at in sorted(keys) if lower[at] in _FILES)
         examinations = tuple(sorted(keys.difference(files)))
         return cls(header, examinations, files, tuple(texts), findings, categories, stated)
-
-    @property
-    def says_something(self) -> bool:
-        return any((self.texts, self.findings, self.categories, *self.stated.values()))
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ user's own set is a file of the same form, which may add styles.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -59,7 +59,11 @@ def expand_task(data: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
     style = _choose_style(known, str(data.get("style") or _DEFAULT_STYLE))
     columns = dict(data.get("label_columns") or {})
     wanted = _choose_findings(known, data.get("finding"), data.get("findings"))
-    _require_known(known, (*wanted, *map(str, columns)))
+    unknown = [name for name in (*wanted, *map(str, columns)) if name not in known.findings]
+    if unknown:
+        raise ValueError(
+            f"finding {unknown[0][:60]!r} is not in the set; known are {_list(known.findings)}"
+        )
     classes: dict[str, Any] = {}
     for key in wanted:
         finding, column = known.findings[key], str(columns.get(key, key))
@@ -91,14 +95,6 @@ def _choose_findings(known: PromptSet, one: Any, several: Any) -> list[str]:
     if several is not None and not isinstance(several, (list, tuple)):
         raise ValueError("findings must be a list of names; for one finding name it in 'finding'")
     return [str(one)] if several is None else [str(name) for name in several]
-
-
-def _require_known(known: PromptSet, names: Iterable[str]) -> None:
-    unknown = [name for name in names if name not in known.findings]
-    if unknown:
-        raise ValueError(
-            f"finding {unknown[0][:60]!r} is not in the set; known are {_list(known.findings)}"
-        )
 
 
 def read_prompt_set(source: str | Path) -> PromptSet:

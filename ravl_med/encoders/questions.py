@@ -130,7 +130,12 @@ class PromptWriter:
                     else "Processor and config.json are of different models."
                 )
             )
-        self._require_context(len(ids))
+        if self._context is not None and len(ids) + 1 > self._context:
+            raise ModelError(
+                f"model.path: a question has {len(ids)} tokens, {self._visual} of them of the "
+                f"image, and the model reads {self._context}; expected fewer. Choose a smaller "
+                f"{_KEY}.image_size, or a model with a longer context."
+            )
         own = {name: made[name] for name in _OF_TOKENS if name in made}
         instruction = made.get("qformer_input_ids")
         return Prompt(text, ids, image, own, instruction)
@@ -197,14 +202,6 @@ class PromptWriter:
                 "folder."
             )
         return str(text)
-
-    def _require_context(self, length: int) -> None:
-        if self._context is not None and length + 1 > self._context:
-            raise ModelError(
-                f"model.path: a question has {length} tokens, {self._visual} of them of the image, "
-                f"and the model reads {self._context}; expected fewer. Choose a smaller "
-                f"{_KEY}.image_size, or a model with a longer context."
-            )
 
 
 def _first(config: Any, *names: str) -> Any:

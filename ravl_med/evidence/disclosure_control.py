@@ -28,7 +28,6 @@ from ravl_med.evidence.audit_result import (
     Confounder,
     Dependence,
     DependenceCell,
-    DiscoverySummary,
     LookingCell,
     LookingCheck,
     ModelChecks,
@@ -130,7 +129,9 @@ def hide_small_cells(result: AuditResult, least: int) -> AuditResult:
         return result
     classes = hidden_cells(_patients_by_class(result), least)
     values = _hidden_values(result, least)
-    search = result.discovery and _hide_halves(result.discovery, least)
+    search = result.discovery
+    if search and hidden_cells((search.patients, search.confirmation_patients), least):
+        search = _blank(search)
     halved = search is not None and search.films == HIDDEN
     shown = replace(
         result,
@@ -231,12 +232,6 @@ def _hide_wrong(found: Sensitivity, least: int) -> Sensitivity:
     if local is None or not hidden_cells((local.wrong, local.films - local.wrong), least):
         return found
     return replace(found, local=replace(local, wrong=HIDDEN))
-
-
-def _hide_halves(search: DiscoverySummary, least: int) -> DiscoverySummary:
-    if not hidden_cells((search.patients, search.confirmation_patients), least):
-        return search
-    return _blank(search)
 
 
 def _patients_by_class(result: AuditResult) -> list[int]:

@@ -380,9 +380,14 @@ def open_segmenter(folder: Path, device: torch.device, allow_code: bool = False)
         network = build_network(description.network, f"{OWN}: network" if own else "network_def")
         load_weights(network, path, description.weights)
         network = network.to(device)
-    else:
-        _require_consent(description.weights, allow_code)
+    elif allow_code:
         network = load_scripted(path, description.weights, device)
+    else:
+        raise ModelError(
+            f"regions.segmenter: {description.weights[:80]!r} is TorchScript, a program that could "
+            "read and write your files; set regions.allow_code to true if you trust it. Or lay "
+            f"weights there and name the network in {OWN}, so that no code is run."
+        )
     height, width = description.size
     ramp = np.tile(np.linspace(0.0, 1.0, width, dtype=np.float32), (height, 1))
     output = _forward(network, description, ramp, device)
@@ -415,15 +420,6 @@ def _find_weights(folder: Path, weights: str, own: bool) -> Path:
         where = f"the bundle has neither {' nor '.join(_BUNDLE_WEIGHTS)} with a plain network_def "
         where += f"in configs/inference.json, nor {BUNDLE_SCRIPT}; expected one of them."
     raise ModelError(f"regions.segmenter: {where}")
-
-
-def _require_consent(weights: str, allow_code: bool) -> None:
-    if not allow_code:
-        raise ModelError(
-            f"regions.segmenter: {weights[:80]!r} is TorchScript, a program that could read and "
-            "write your files; set regions.allow_code to true if you trust it. Or lay weights "
-            f"there and name the network in {OWN}, so that no code is run."
-        )
 
 
 @torch.inference_mode()

@@ -291,6 +291,7 @@ def flow_table(result: AuditResult) -> blocks.Table:
         "phantoms, no patient" if cohort.synthetic else wording.plural(cohort.patients, "patient")
     )
     rows.append(("Audited", patients, wording.counted(cohort.images)))
+    named = [f"row {row} ({wording.printable(code, 40)})" for row, code, _ in cohort.rejected_rows]
     return blocks.Table(
         caption="From the list to the audit",
         columns=(
@@ -299,17 +300,9 @@ def flow_table(result: AuditResult) -> blocks.Table:
             blocks.Column("Rows", "number"),
         ),
         rows=rows,
-        note=_rejected_rows(result),
+        note=f"Rejected: {wording.listing(named, _ROWS_SHOWN)}." if named else "",
         limit=120,
     )
-
-
-def _rejected_rows(result: AuditResult) -> str:
-    rows = result.cohort.rejected_rows
-    if not rows:
-        return ""
-    named = [f"row {row} ({wording.printable(code, 40)})" for row, code, _ in rows]
-    return f"Rejected: {wording.listing(named, _ROWS_SHOWN)}."
 
 
 def composition_table(result: AuditResult) -> blocks.Table:

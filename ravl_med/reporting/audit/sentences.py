@@ -334,9 +334,7 @@ def correlation_sentence(
     cluster, arms = correlation.cluster, correlation.confirmation.arms
     raised = wording.class_name(classes, cluster.raised_class)
     commonest = wording.printable(description.split("; ")[0], 60)
-    feature = f"feature {correlation.rank}"
-    if commonest:
-        feature += f" ({commonest})"
+    feature = _number(correlation) + (f" ({commonest})" if commonest else "")
     if _is_used(correlation):
         start = f"When {feature} is present, the model tends to call films {raised}"
     else:

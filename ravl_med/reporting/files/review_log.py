@@ -357,7 +357,8 @@ class ReviewSession:
         rows = combine(self.rows, self.readings)
         said = {one.correlation: asdict(one) for one in self.readings if one.role == role}
         if role == "together":
-            said = {row["correlation"]: row for row in rows} if both or not self._two() else {}
+            alone = all(one.role != "second" for one in self.readings)
+            said = {row["correlation"]: row for row in rows} if both or alone else {}
         found = agreement(self.readings) if both else None
         differing = [row["rank"] for row in rows if row["reason"].startswith("Readers differ")]
         return {
@@ -368,9 +369,6 @@ class ReviewSession:
             "differing": differing if both else [],
             "unwritten": len(self.readings) - self.drawn,
         }
-
-    def _two(self) -> bool:
-        return any(one.role == "second" for one in self.readings)
 
     def draw(self) -> AuditResult:
         """Draw the report of the run again; errors are those of `redraw_run`."""

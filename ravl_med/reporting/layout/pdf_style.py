@@ -206,21 +206,6 @@ def _styles() -> dict[str, ParagraphStyle]:
     return {entry.name: entry for entry in made}
 
 
-class Heading(Paragraph):
-    """A heading that enters the outline and whose page is remembered under `key`."""
-
-    def __init__(
-        self, text: str, key: str, level: int = 0, *, style: str = "h1", limit: int = 200
-    ) -> None:
-        self.title, self.key, self.level = printable(text, limit) or DASH, key, level
-        super().__init__(escape(self.title), _styles()[style])
-
-    def draw(self) -> None:
-        """Draw it as a heading of its level."""
-        with tagged(self.canv, self.style.name):
-            super().draw()
-
-
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """Return the width of text in points."""
     register_fonts()
@@ -248,6 +233,16 @@ class _Text(Paragraph):
             if part is not self:
                 part.blPara = None
         return parts
+
+
+class Heading(_Text):
+    """A heading that enters the outline and whose page is remembered under `key`."""
+
+    def __init__(
+        self, text: str, key: str, level: int = 0, *, style: str = "h1", limit: int = 200
+    ) -> None:
+        self.title, self.key, self.level = printable(text, limit) or DASH, key, level
+        super().__init__(escape(self.title), _styles()[style])
 
 
 def paragraph(text: str, style: str = "body", limit: int = 1500) -> Paragraph:
