@@ -216,11 +216,8 @@ def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> bloc
         ),
     )
     columns = (
-        blocks.Column("", "status"),
-        blocks.Column("Films (patients)", "status"),
-        blocks.Column("With / without it", "status"),
-        blocks.Column("G", "number"),
-        blocks.Column("H", "number"),
+        *blocks.columns("status", "", "Films (patients)", "With / without it"),
+        *blocks.columns("number", "G", "H"),
         blocks.Column(f"{wording.class_name(classes, raised)}, gap in points", "wide"),
         blocks.Column(f"{lowered_classes_text(cluster, classes)}, gap in points", "wide"),
     )

@@ -135,10 +135,7 @@ def written_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[
     return [
         blocks.Table(
             caption=f"What the model writes of film {pair.image}",
-            columns=(
-                blocks.Column("As it is", "wide"),
-                blocks.Column("Without the feature", "wide"),
-            ),
+            columns=blocks.columns("wide", "As it is", "Without the feature"),
             rows=[(_marked(before, after), _marked(after, before))],
             note=f"{_CHANGED} marks a sentence that the other report does not have. {note}",
             limit=1200,

@@ -70,9 +70,7 @@ def checklist_chapter(chapters: Collection[str]) -> list[blocks.Block]:
             caption="Checklist map",
             columns=(
                 blocks.Column("Asked for", "wide"),
-                blocks.Column("CLAIM 2024"),
-                blocks.Column("TRIPOD+AI"),
-                blocks.Column("AI Act"),
+                *blocks.columns("text", "CLAIM 2024", "TRIPOD+AI", "AI Act"),
                 blocks.Column("In this report", "wide"),
                 blocks.Column("Page", "number"),
             ),

@@ -239,11 +239,7 @@ def _run_table(comparison: Comparison) -> blocks.Table:
     same += " So is the cohort." if same and a.cohort_digest == b.cohort_digest else ""
     return blocks.Table(
         caption="The two runs",
-        columns=(
-            blocks.Column("", "status"),
-            blocks.Column("A", "wide"),
-            blocks.Column("B", "wide"),
-        ),
+        columns=(blocks.Column("", "status"), *blocks.columns("wide", "A", "B")),
         rows=list(zip(heads, _facts(a), _facts(b), strict=True)),
         note=f"Verdict and status are those of each run's own report.{same}",
         limit=120,
@@ -283,11 +279,7 @@ def _settings_table(settings: Sequence[Setting]) -> blocks.Table:
         rows.append((f"and {rest} more", "in comparison.json", ""))
     return blocks.Table(
         caption="Set otherwise",
-        columns=(
-            blocks.Column("Key", "code"),
-            blocks.Column("A", "wide"),
-            blocks.Column("B", "wide"),
-        ),
+        columns=(blocks.Column("Key", "code"), *blocks.columns("wide", "A", "B")),
         rows=rows or [("none", "the effective config is the same", "")],
         note="Keys of the effective config without paths, and versions.",
         headed=bool(rows),
@@ -336,10 +328,7 @@ def _agreement_table(comparison: Comparison) -> blocks.Table:
     heads = ("Films", "Same decision", "Both right", "A alone right", "B alone right", "Both wrong")
     return blocks.Table(
         caption="Agreement by class",
-        columns=(
-            blocks.Column("Class", "wide"),
-            *(blocks.Column(head, "number") for head in heads),
-        ),
+        columns=(blocks.Column("Class", "wide"), *blocks.columns("number", *heads)),
         rows=[_agreement_row(*row) for row in zip(names, agreed, strict=True)],
         note="Counts of films. Both may be wrong with the same decision or with two.",
         limit=120,

@@ -208,6 +208,11 @@ class Column:
     kind: ColumnKind = "text"
 
 
+def columns(kind: ColumnKind, *heads: str) -> list[Column]:
+    """Return columns of one kind, by their heads."""
+    return [Column(head, kind) for head in heads]
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A ruled table."""

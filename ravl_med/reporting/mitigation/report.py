@@ -184,9 +184,7 @@ def _mitigated(result: MitigationResult) -> list[blocks.Block]:
             caption="What was mitigated",
             columns=(
                 blocks.Column("No. in audit"),
-                blocks.Column("Kind", "wide"),
-                blocks.Column("Raises", "wide"),
-                blocks.Column("Lowers", "wide"),
+                *blocks.columns("wide", "Kind", "Raises", "Lowers"),
                 blocks.Column("Fine-tuning films with it", "number"),
                 blocks.Column("Regions with it", "number"),
                 blocks.Column("Films where removal located it", "number"),
@@ -348,8 +346,7 @@ def _splits(splits: Sequence[SplitSummary]) -> list[blocks.Block]:
             caption="Parts of the data",
             columns=(
                 blocks.Column("Part"),
-                blocks.Column("Films", "number"),
-                blocks.Column("Patients", "number"),
+                *blocks.columns("number", "Films", "Patients"),
                 blocks.Column("Films of each class", "wide"),
             ),
             rows=[

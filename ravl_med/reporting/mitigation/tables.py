@@ -12,7 +12,7 @@ from dataclasses import replace
 from ravl_med.evidence.mitigation_result import ArmOutcome, Change, MitigationResult
 from ravl_med.evidence.results import UNKNOWN, Interval
 from ravl_med.reporting import wording
-from ravl_med.reporting.layout.blocks import Column, Lines, Table
+from ravl_med.reporting.layout.blocks import Column, Lines, Table, columns
 from ravl_med.reporting.layout.drawings import epochs_text
 from ravl_med.reporting.tables import paired_columns, paired_row
 
@@ -88,8 +88,8 @@ def _changes_table(
         )
         for name, key, change in changes
     ]
-    columns = paired_columns(head, _NAMES, unit, films=films, signed=signed)
-    return Table(caption, columns, rows, note)
+    heads = paired_columns(head, _NAMES, unit, films=films, signed=signed)
+    return Table(caption, heads, rows, note)
 
 
 def before_after_table(result: MitigationResult, arm: ArmOutcome) -> Table:
@@ -191,19 +191,14 @@ def accuracy_table(result: MitigationResult) -> Table:
     )
     return Table(
         caption="Accuracy of every arm",
-        columns=(Column("Arm", "wide"), *(Column(head, "interval") for head in heads)),
+        columns=(Column("Arm", "wide"), *columns("interval", *heads)),
         rows=[
             (
                 _arm_cell(arm),
-                *(
-                    _measure(change, arm)
-                    for change in (
-                        arm.image_overall,
-                        arm.image_worst,
-                        arm.region_overall,
-                        arm.region_worst,
-                    )
-                ),
+                _measure(arm.image_overall, arm),
+                _measure(arm.image_worst, arm),
+                _measure(arm.region_overall, arm),
+                _measure(arm.region_worst, arm),
             )
             for arm in result.arms
         ],
@@ -215,10 +210,10 @@ def accuracy_table(result: MitigationResult) -> Table:
 
 def score_table(result: MitigationResult) -> Table:
     """Return discrimination and calibration of all arms."""
-    heads = ("AUROC, higher is better", "Calibration error, lower is better")
+    heads = ("Arm", "AUROC, higher is better", "Calibration error, lower is better")
     return Table(
         caption="Discrimination and calibration of every arm",
-        columns=(Column("Arm", "wide"), *(Column(head, "wide") for head in heads)),
+        columns=columns("wide", *heads),
         rows=[
             (
                 _arm_cell(arm),
