@@ -56,7 +56,10 @@ def expand_task(data: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
         The set, the style or a finding is unknown, or the section names too much or too little.
     """
     known = read_prompt_set(source)
-    style = _choose_style(known, str(data.get("style") or _DEFAULT_STYLE))
+    name, styles = str(data.get("style") or _DEFAULT_STYLE), read_prompt_styles() | known.styles
+    if name not in styles:
+        raise ValueError(f"style {name[:40]!r} is not known; expected one of {_list(styles)}")
+    style = styles[name]
     columns = dict(data.get("label_columns") or {})
     wanted = _choose_findings(known, data.get("finding"), data.get("findings"))
     unknown = [name for name in (*wanted, *map(str, columns)) if name not in known.findings]
@@ -77,13 +80,6 @@ def expand_task(data: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
     if given is not None and set(given) != set(classes):  # a written-out config may be read again
         raise ValueError("name either 'classes' or 'prompts', not both")
     return {**data, "classes": classes if given is None else given}
-
-
-def _choose_style(known: PromptSet, name: str) -> PromptStyle:
-    styles = {**read_prompt_styles(), **known.styles}
-    if name not in styles:
-        raise ValueError(f"style {name[:40]!r} is not known; expected one of {_list(styles)}")
-    return styles[name]
 
 
 def _choose_findings(known: PromptSet, one: Any, several: Any) -> list[str]:
@@ -111,10 +107,10 @@ def read_prompt_set(source: str | Path) -> PromptSet:
                 f"prompts {source[:60]!r} are not known; expected one of {_list(PROMPT_SETS)}, or "
                 "a file of your own in 'prompt_file'"
             )
-        return PromptSet.model_validate(_parse(_packaged(source)))
+        return PromptSet.model_validate(parse_yaml(_packaged(source)))
     name = source.name
     try:
-        return PromptSet.model_validate(_parse(read_regular(source).decode("utf-8")))
+        return PromptSet.model_validate(parse_yaml(read_regular(source).decode("utf-8")))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -129,16 +125,12 @@ def read_prompt_set(source: str | Path) -> PromptSet:
 
 def read_prompt_styles() -> dict[str, PromptStyle]:
     """Return the styles of the package."""
-    styles = _parse(_packaged("styles"))
+    styles = parse_yaml(_packaged("styles"))
     return {name: PromptStyle.model_validate(style) for name, style in styles.items()}
 
 
 def _packaged(name: str) -> str:
     return (files("ravl_med.config") / "prompts" / f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def _parse(text: str) -> Any:
-    return parse_yaml(text)
 
 
 def _texts(

@@ -208,6 +208,7 @@ class HuggingFaceEncoder:
         pooling, self._pool = region_pooling_of(model.visual)
         digests = _digests(folder)
         bias = model.logit_bias
+        size = config.projection_dim if self._kind == "clip" else config.vision_config.hidden_size
         self.info = EncoderInfo(
             architecture=_architecture(config),
             digest=local_files.join_digests(digests.values()),
@@ -216,7 +217,7 @@ class HuggingFaceEncoder:
             mean=processor.mean,
             std=processor.std,
             region_pooling=pooling,
-            embedding_size=_embedding_size(config),
+            embedding_size=int(size),
             parameters=sum(p.numel() for p in model.inner.parameters()),
             logit_scale=float(model.logit_scale.detach().exp()),
             logit_bias=None if bias is None else float(bias.detach()),
@@ -380,11 +381,6 @@ def _architecture(config: Any) -> str:
         f"Hugging Face {_TITLES[config.model_type]}, image tower {towers[0]}, patches of "
         f"{vision.patch_size}, text tower {towers[1]}"
     )
-
-
-def _embedding_size(config: Any) -> int:
-    own = config.projection_dim if config.model_type == "clip" else config.vision_config.hidden_size
-    return int(own)
 
 
 @contextmanager

@@ -238,7 +238,12 @@ def _prepare(setting: Setting, explored: ExploredFilms, folder: Path) -> dict[st
     notes: list[str] = []
     labels = _labels(setting, split, notes) if parsed else split.cohort.labels
     classes = tuple(config.task.classes)
-    _require_classes(labels, classes)
+    for number, name in enumerate(classes):
+        if not (labels == number).any():
+            raise DataError(
+                f"fine-tuning: none of {len(labels)} films has class {name}; expected some of each "
+                "class. Add films to the split 'finetune', or drop the class."
+            )
     reports = _reports(setting, split, labels, folder, notes)
     split = replace(split, cohort=replace(split.cohort, radiology_reports=()))
     films, mitigated = _locate(setting, split, explored, notes)
@@ -265,15 +270,6 @@ def _labels(setting: Setting, split: SplitFilms, notes: list[str]) -> NDArray[np
         "take part in the contrast of films and reports alone."
     )
     return labels
-
-
-def _require_classes(labels: NDArray[np.int64], classes: Sequence[str]) -> None:
-    for number, name in enumerate(classes):
-        if not (labels == number).any():
-            raise DataError(
-                f"fine-tuning: none of {len(labels)} films has class {name}; expected some of each "
-                "class. Add films to the split 'finetune', or drop the class."
-            )
 
 
 def _reports(

@@ -234,7 +234,7 @@ def _funnel(result: AuditResult, search: DiscoverySummary) -> blocks.Table:
     }
     return blocks.Table(
         caption="How many clusters came how far",
-        columns=[blocks.Column(step) for step in steps],
+        columns=blocks.columns("text", *steps),
         rows=(tuple(f"{count:,}" for count in steps.values()),),
         titled=False,
         dense=False,
@@ -261,7 +261,12 @@ def candidates_chapter(result: AuditResult, film: Film) -> list[blocks.Block]:
         ]
     paged = {entry.rank for entry in shown_correlations(result)}
     rest = [entry for entry in found if entry.rank not in paged]
-    content: list[blocks.Block] = [chapter, blocks.Text(_unpaged(result, len(rest)))]
+    own = wording.plural(len(found) - len(rest), "feature")
+    text = (
+        f"What counts or asks for a decision has a page: {own}. Without one: {len(rest):,}. Gaps: "
+        "of the raised and of the lowered side on held-out patients, in points."
+    )
+    content: list[blocks.Block] = [chapter, blocks.Text(text)]
     along = companions(result)
     if along:
         ranks = sorted({entry.companion_of for entry in along if entry.companion_of})
@@ -277,15 +282,6 @@ def candidates_chapter(result: AuditResult, film: Film) -> list[blocks.Block]:
     for title, text, entries in _lists([one for one in rest if one.rank not in listed]):
         content += _listed(title, text, entries, (_FURTHER_ROWS, 9), result)
     return content
-
-
-def _unpaged(result: AuditResult, rest: int) -> str:
-    """Say how many correlations have a page and how many do not, and what the columns mean."""
-    paged = wording.plural(len(result.correlations) - rest, "feature")
-    return (
-        f"What counts or asks for a decision has a page: {paged}. Without one: {rest:,}. Gaps: "
-        "of the raised and of the lowered side on held-out patients, in points."
-    )
 
 
 def _lists(
@@ -346,10 +342,7 @@ def _listed(
                 *pictured,
                 blocks.Column("Feature", "wide"),
                 blocks.Column("Raises", "text"),
-                blocks.Column("G", "number"),
-                blocks.Column("H", "number"),
-                blocks.Column("Gaps", "number"),
-                blocks.Column("q", "number"),
+                *blocks.columns("number", "G", "H", "Gaps", "q"),
                 blocks.Column("Used", "status"),
                 blocks.Column("Outcome"),
             ),
@@ -397,10 +390,9 @@ def sensitivity_part(sensitivity: Sensitivity | None) -> list[blocks.Block]:
         blocks.Text(" ".join(sentences.detectable_sentences(sensitivity))),
         blocks.Table(
             caption="Smallest gap found, by films with the feature",
-            columns=[
-                blocks.Column(head)
-                for head in ("Films with the feature", smallest, "Power at the largest gap")
-            ],
+            columns=blocks.columns(
+                "text", "Films with the feature", smallest, "Power at the largest gap"
+            ),
             rows=rows,
             note=f"Each row from {sensitivity.simulations:,} simulated cohorts like this one, "
             "under the rules of this audit, corrected for "
@@ -534,15 +526,8 @@ def _area_table(found: Dependence) -> list[blocks.Block]:
             columns=(
                 blocks.Column("Finding", "wide"),
                 blocks.Column("Whole film", "number"),
-                *(
-                    blocks.Column(head, "interval")
-                    for head in (
-                        "Where it shows covered",
-                        "All else covered",
-                        "Border covered",
-                        "Border alone",
-                    )
-                ),
+                blocks.Column("Where it shows covered", "interval"),
+                *blocks.columns("interval", "All else covered", "Border covered", "Border alone"),
             ),
             rows=shortened(rows, _ROWS_SHOWN, 6),
             note="Where a finding shows is said by the table of relevance; a dash: nowhere, or too "
