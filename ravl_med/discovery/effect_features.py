@@ -162,7 +162,7 @@ def propose_at_places(
         known, films = effects.mean[rows], effects.films[rows]
         own = take_rows(embeddings, effects.regions[rows])
         seen = _Seen.of(own, looks[np.searchsorted(placed, rows)])
-        effect = _predict_effects(seen.scaled, known, patients[films])
+        effect = _predict_effects(seen.scaled, known, patients[films])[0]
         for label in range(known.shape[1]):
             holds = _split(effect[:, label], seed)
             one = _Predicted(place, label, films, seen, known[:, label], effect[:, label], holds)
@@ -175,6 +175,76 @@ def propose_at_places(
         if len(taken) < _MOST_PLACES and all(_apart(one.place, place) for place in taken):
             features.append(one.feature())
     return features
+
+
+_MOST_FILMS = 2000  # that margins are learned from
+
+
+def propose_from_margins(
+    embeddings: NDArray[np.float32],
+    data: AuditData,
+    margins: NDArray[np.float64],
+    films: NDArray[np.bool_],
+    seed: int,
+) -> list[EffectFeature]:
+    """Find what raises a class on films of other classes, wherever it lies.
+
+    On its own films a class is held up by its signs, and what else is there mixes with them. But
+    among films of one other class the finding is the same: which of them speak for the class hangs
+    on what is no sign. So margins, less the mean of the film's class, are predicted from the mean
+    of a film's regions by ridge regression, on patients that it was not fitted on. Where that is no
+    chance, the films are split in two by their region that lies furthest along, and a linear
+    discriminant tells these regions from others, as many of them of the class's own films.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (R, D), float32 - of all regions, unit norm
+    margins : ndarray of shape (N, C), float64 - of each class against the rest
+    films : ndarray of shape (N,), bool - to learn from
+    """
+    rng = np.random.default_rng([seed, 15])
+    chosen = rng.permutation(np.flatnonzero(films & (data.labels >= 0)))[:_MOST_FILMS]
+    rows = np.flatnonzero(np.isin(data.region_image, chosen))
+    known, film = np.unique(data.region_image[rows], return_inverse=True)
+    own, labels = take_rows(embeddings, rows), data.labels[known]
+    seen, wanted = (_less_class(one, labels) for one in (_means(own, film), margins[known]))
+    one, features = _constant(own), []
+    for label, sign in enumerate(labels[film] == np.arange(margins.shape[1])[:, None]):
+        other, foreign = np.flatnonzero(labels != label), np.flatnonzero(~sign)
+        patients, target = data.patients[known[other]], wanted[other, label]
+        if len(np.unique(patients)) < _LEAST_PATIENTS or not sign.any():
+            continue
+        predicted, along = _predict_effects(seen[other], target[:, None], patients)
+        if _p_value(predicted[:, 0], target) * margins.shape[1] > _CHANCE:
+            continue
+        score = own @ along[:, 0]
+        best = foreign[_best_of_films(film[foreign], score[foreign], score[foreign])]
+        holds = _split(score[best], seed)
+        if not FEWEST_FILMS <= holds.sum() <= _USUAL * len(best):
+            continue
+        rest = rng.permutation(np.setdiff1d(foreign, best[holds]))[:_OTHERS]
+        outside = np.concatenate([rest, rng.choice(np.flatnonzero(sign), len(rest))])
+        direction = _discriminant(own[best[holds]], own[outside])
+        learned = np.searchsorted(foreign, best[holds])
+        offset = _halfway(own[foreign] @ direction, film[foreign], learned)
+        size = float(np.median(target[holds])) / max(float(margins[known, label].std()), 1e-9)
+        direction -= offset * one
+        features.append(EffectFeature(label, direction, int(holds.sum()), size))
+    return features
+
+
+def _means(values: NDArray[np.floating], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean of the values (n, k) of each group, numbered from 0."""
+    sums = np.zeros((int(groups.max(initial=-1)) + 1, values.shape[1]))
+    np.add.at(sums, groups, values)
+    means: NDArray[np.float64] = sums / np.bincount(groups)[:, None]
+    return means
+
+
+def _less_class(values: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Values of films (n, k) less the mean of their class."""
+    which = np.unique(labels, return_inverse=True)[1]
+    return np.subtract(values, _means(values, which)[which])
 
 
 def _apart(place: int, other: int) -> bool:
@@ -221,9 +291,7 @@ class _Predicted:
     @property
     def p_value(self) -> float:
         """Chance that effects are predicted so well where embeddings say nothing of them."""
-        if min(np.ptp(self.known), np.ptp(self.effect)) <= 0:
-            return 1.0
-        return float(pearsonr(self.effect, self.known, alternative="greater").pvalue)
+        return _p_value(self.effect, self.known)
 
     @property
     def size(self) -> float:
@@ -240,6 +308,13 @@ class _Predicted:
         return EffectFeature(self.label, direction, int(holds.sum()), size, self.place)
 
 
+def _p_value(predicted: NDArray[np.float64], known: NDArray[np.float64]) -> float:
+    """Chance that two (n,) go together so well where the one says nothing of the other."""
+    if min(np.ptp(known), np.ptp(predicted)) <= 0:
+        return 1.0
+    return float(pearsonr(predicted, known, alternative="greater").pvalue)
+
+
 def _split(effect: NDArray[np.float64], seed: int) -> NDArray[np.bool_]:
     """Split predicted effects (n,) in two groups; return which are of the larger ones, (n,)."""
     from sklearn.cluster import KMeans
@@ -251,21 +326,26 @@ def _split(effect: NDArray[np.float64], seed: int) -> NDArray[np.bool_]:
 
 
 def _predict_effects(
-    regions: NDArray[np.float32],  # (n, D)
+    regions: NDArray[np.floating],  # (n, D)
     effects: NDArray[np.float64],  # (n, C)
     patients: NDArray[np.int64],  # (n,)
-) -> NDArray[np.float64]:
-    """Predict effects from embeddings, each by a regression on other patients, (n, C)."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Predict effects from embeddings, each by a regression on other patients, (n, C).
+
+    Returned too is the mean direction (D, C) of the regressions.
+    """
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import GroupKFold
 
-    predicted = np.zeros_like(effects)
+    predicted, along = np.zeros_like(effects), np.zeros((regions.shape[1], effects.shape[1]))
     scale = max(float(regions.std()), 1e-12)
     for fitted, left in GroupKFold(_FOLDS).split(regions, groups=patients):
         model = RidgeCV(_PENALTIES, alpha_per_target=True)
         model.fit(regions[fitted].astype(np.float64) / scale, effects[fitted])
-        predicted[left] = model.predict(regions[left].astype(np.float64) / scale)
-    return predicted
+        answers = model.predict(regions[left].astype(np.float64) / scale)
+        predicted[left] = answers.reshape(len(left), -1)  # of one target they are flat
+        along += model.coef_.reshape(effects.shape[1], -1).T
+    return predicted, along
 
 
 def _best_of_films(

@@ -640,7 +640,7 @@ class Panel:
 
 
 def our_ranking(correlation: SpuriousCorrelation, evidence: RegionEvidence) -> RankedRegions:
-    """Return our list of a setting: the regions of a correlation by removal effect."""
+    """Return our list of a setting: the regions of a correlation in its order."""
     cluster, order = correlation.cluster, correlation.order
     boxes = np.array(evidence.region_boxes[cluster.regions])
     tested = correlation.counterfactual

@@ -27,7 +27,7 @@ from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.confirmation import Candidate
 from ravl_med.evidence.counterfactual.effect_maps import Exploration
 from ravl_med.evidence.results import Confirmation, PairedChange, SpuriousCorrelation
-from ravl_med.evidence.statistics import centre_classes
+from ravl_med.evidence.statistics import centre_classes, correlation_of
 from ravl_med.evidence.subgroups import mantel_haenszel
 from ravl_med.evidence.verdict import rank_correlations
 from ravl_med.regions.geometry import box_shares
@@ -134,8 +134,8 @@ def fold_places(explored: Sequence[tuple[int, Exploration]], worth: Sequence[boo
 
     `explored` are the raised class and what the maps say. Features are folded into the one whose
     effect is surest, by its standard error. Returned is, for each, the position of the one that
-    stands for it, itself where it stands alone: of those that are folded, the one that tells best
-    on which films the place of the surest does something. What is not `worth` a test stands alone.
+    stands for it, itself where it stands alone: of those that are folded, the best one by `_fit`.
+    What is not `worth` a test stands alone.
     """
     host = list(range(len(explored)))
     effects = [_surety(one.change) for _, one in explored]
@@ -153,16 +153,9 @@ def fold_places(explored: Sequence[tuple[int, Exploration]], worth: Sequence[boo
             kept.append(at)
     for surest in kept:
         group = [at for at, one in enumerate(host) if one == surest]
-        moved = explored[surest][1].moved
-        fits = [(_correlation(moved, explored[at][1].present), effects[at], -at) for at in group]
+        fits = [(_fit(explored[surest][1], explored[at][1]), effects[at], -at) for at in group]
         host = [-max(fits)[2] if one == surest else one for one in host]
     return host
-
-
-def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Correlation of centred values (n,); 0 where one does not vary."""
-    spread = float(np.sqrt((first**2).sum() * (second**2).sum()))
-    return float(first @ second) / spread if spread else 0.0
 
 
 def _surety(change: PairedChange | None) -> float:
@@ -171,6 +164,19 @@ def _surety(change: PairedChange | None) -> float:
     if change is None or not width > 0:
         return -math.inf
     return float(change.contrast / width)
+
+
+def _fit(surest: Exploration, other: Exploration) -> float:
+    """How well a feature tells on which films the place of the surest does something.
+
+    What is as large as its region and lies anywhere has no such place: then, how well it tells
+    which films of other classes speak for the class.
+    """
+    boxes = np.reshape(list(surest.places.values()), (-1, 4))
+    placed = len(boxes) < _FILMS or box_shares(boxes, boxes).mean() >= _SAME
+    if placed or other.along is None:
+        return correlation_of(surest.moved, other.present)
+    return other.along
 
 
 def _places_agree(
@@ -367,7 +373,7 @@ def _apartness(a: SpuriousCorrelation, b: SpuriousCorrelation, labels: NDArray[n
     known = labels >= 0
     within = (centre_classes(c.cluster.present[known], labels[known]) for c in (a, b))
     least = max(_APART, 3.0 / math.sqrt(max(int(known.sum()), 1)))
-    apart = -_correlation(*within)
+    apart = -correlation_of(*within)
     return apart if apart >= least else 0.0
 
 
@@ -389,13 +395,13 @@ def _in_one_place(
 def _effect_places(
     entry: SpuriousCorrelation, region_image: NDArray[np.int64]
 ) -> dict[int, NDArray[np.float32]]:
-    """Box of the largest effect on each film that has a region carrying the feature."""
+    """Box of the effect of the first region of each film that carries the feature."""
     tested = entry.counterfactual
     if tested is None or tested.removal.located is None:
         return {}
     carries, boxes = tested.removal.carries, tested.removal.located
     found: dict[int, NDArray[np.float32]] = {}
-    for position in entry.order[carries[entry.order]][::-1]:  # the largest comes last and stays
+    for position in entry.order[carries[entry.order]][::-1]:  # the first comes last and stays
         found[int(region_image[entry.cluster.regions[position]])] = boxes[position]
     return found
 

@@ -31,6 +31,7 @@ from ravl_med.discovery.effect_features import (
     measure_effect_feature,
     propose_at_places,
     propose_from_effects,
+    propose_from_margins,
 )
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.audit_result import LocalEffectBound, Sensitivity
@@ -51,12 +52,14 @@ from ravl_med.evidence.counterfactual import (
     prepare_inputs,
 )
 from ravl_med.evidence.counterfactual.effect_maps import (
+    SMALLEST_WINDOW,
     EffectMaps,
     Exploration,
     explore_feature,
     map_effects,
     region_effects,
     sample_for_maps,
+    window_side,
 )
 from ravl_med.evidence.counterfactual.localisation import RelevanceTable
 from ravl_med.evidence.duplicates import (
@@ -68,6 +71,7 @@ from ravl_med.evidence.duplicates import (
     name_confounded,
 )
 from ravl_med.evidence.label_quality import measure_label_quality
+from ravl_med.evidence.model_checks import class_scores
 from ravl_med.evidence.power import bound_local_effects, design_of, measure_sensitivity
 from ravl_med.evidence.results import ArmPatients, Counterfactual, SpuriousCorrelation
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients
@@ -142,6 +146,7 @@ def map_films(
                 lambda pictures: np.concatenate(list(model.finite_batches(pictures))),
                 films,
                 size,
+                window_side(data),
                 partial(progress, "map effects"),
             )
     return maps
@@ -163,13 +168,16 @@ def propose_features(
     rows = [np.arange(a, b) for a, b in zip(starts, ends, strict=True)]
     inputs = prepare_inputs(model, 0, None, data)
     effects = region_effects(inputs, maps, rows)
+    half = split_patients(data.patients, data.labels, evidence.discovery_share, evidence.seed)
     texture = _KnownTextures(inputs.texture, len(data.region_image))
-    features = (
+    features = [
         *propose_from_effects(embeddings, effects, evidence.seed),
         *propose_at_places(embeddings, effects, data.patients, texture, evidence.seed),
-    )
-    half = split_patients(data.patients, data.labels, evidence.discovery_share, evidence.seed)
-    every = ProposedFeatures(features, embeddings, texture)
+    ]
+    if maps.side > SMALLEST_WINDOW:  # what is a part of one of many regions is lost in their mean
+        margins = class_scores(model.known_logits(len(data.labels)), 1.0)
+        features += propose_from_margins(embeddings, data, margins, half, evidence.seed)
+    every = ProposedFeatures(tuple(features), embeddings, texture)
     clusters = every.measure(data, half, 0, evidence.min_n_on_half)
     explored = [_explore(model, maps, cluster, half, data, evidence) for cluster in clusters]
     worth = [is_worth_a_test(one, evidence) for one in explored]
@@ -262,7 +270,7 @@ def assess_correlations(
         counterfactuals, tested_for = _intervene(tools, standing, data, evidence, gate, progress)
     measured = {id(entry[0]): one for entry, one in zip(standing, counterfactuals, strict=True)}
     bootstrap = PatientBootstrap(data.patients, evidence.draws, evidence.seed)
-    assessed = []
+    assessed, large = [], window_side(data) > SMALLEST_WINDOW
     for entry in tested:
         candidate, confirmation, also = entry
         counterfactual = measured.get(id(candidate))
@@ -281,6 +289,8 @@ def assess_correlations(
         known = candidate.cluster, confirmation, counterfactual, strata, also, evidence, gate
         one = assess_correlation(*known, black_box=tools is None)
         patients = _count_patients(data, candidate)
+        if large:  # the effect of a whole one is also that of the sign in it
+            one = replace(one, order=np.arange(len(candidate.cluster.regions)))
         assessed.append(replace(one, found_patients=patients, labels=labels))
     folded = fold_counting(assessed, data, gate.max_gap, tested_for)
     return name_confounded(folded, data, gate.max_gap)

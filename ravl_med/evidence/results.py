@@ -509,7 +509,7 @@ Box = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 
 @result_type("RegionDocument")
 class ListedRegion:
-    """One region; lists run by removal effect, descending, then by similarity."""
+    """One region; lists run in the order of the correlation."""
 
     image_id: str = Field(description="pseudonym of the film")
     box: Box = Field(
@@ -563,8 +563,8 @@ class SpuriousCorrelation:
         description="clusters that share its regions and are shown as this one"
     )
     order: NDArray[np.int64] = Field(
-        description="(n,), positions in cluster.regions by removal effect, descending; those not "
-        "measured follow, by similarity"
+        description="(n,), positions in cluster.regions by removal effect, descending, and by "
+        "similarity what was not measured; all by similarity where most regions exceed a quarter"
     )
     companion_of: int | None = Field(
         default=None,

@@ -51,6 +51,12 @@ def centre_classes(
     return centred
 
 
+def correlation_of(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return the correlation of centred values (n,); 0 where one does not vary."""
+    spread = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float(first @ second) / spread if spread else 0.0
+
+
 def auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
     """Return the share of pairs in which the positive film has the higher score; ties are halves.
 

@@ -333,6 +333,7 @@ class Asked:
             places=dict.fromkeys(range(10), place),
             present=np.zeros(10),
             moved=np.zeros(10),
+            along=0.0,
             donors=None,
             windows=Windows(np.zeros((1, 4), np.float32), np.zeros(1), np.ones(1)),
         )
@@ -405,6 +406,21 @@ def test_what_stands_is_looked_up_asked_of_the_model_and_ranked(planted, asked, 
         stands = correlation.confirmation.status in ("confirmed", "raised_only")
         assert (correlation.counterfactual is None) == (correlation.strata is None) == (not stands)
         assert correlation.labels is None  # nobody knows where they come from
+
+
+@pytest.mark.parametrize(("side", "by_effect"), [(25, True), (26, False)])
+def test_regions_larger_than_the_smallest_window_stand_by_similarity(
+    planted, asked, side, by_effect
+):
+    """The effects that are asked rise from the first region, the most similar, to the last."""
+    subject, config = planted(), config_of()
+    boxes = np.tile(np.array([[0, 0, side, side]], np.float32), (len(subject.data.region_boxes), 1))
+    large = replace(subject, data=replace(subject.data, region_boxes=boxes))
+
+    first = large.assess(large.confirm(config), config)[0]
+
+    positions = list(range(len(first.cluster.regions)))
+    assert first.order.tolist() == (positions[::-1] if by_effect else positions)
 
 
 def twice(found: Examination, number: int = 9, **outcome) -> Examination:

@@ -9,6 +9,7 @@ lies on it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -41,16 +42,19 @@ from ravl_med.evidence.counterfactual.model_inputs import (
 )
 from ravl_med.evidence.model_checks import class_scores
 from ravl_med.evidence.results import PairedChange
-from ravl_med.evidence.statistics import centre_classes
-from ravl_med.regions.geometry import box_shares
+from ravl_med.evidence.statistics import centre_classes, correlation_of
+from ravl_med.regions.geometry import box_overlaps, box_shares
 from ravl_med.regions.region_set import slide_windows
 
-_COARSE, _FINE = 1 / 4, 1 / 8  # sides of a window, as a share of those of the input
+SMALLEST_WINDOW = 1 / 4
+"""Side of a coarse window, as a share of that of the input, at least; fine ones have half of it."""
+
 _STEP = 0.5  # of the side of a window
 _REFINED = 1  # coarse windows of a film that finer ones follow
 _WRONG = 0.5  # share of the sample that is called wrongly, where there are as many
 _AT_ONCE = 16  # films
 _EQUAL = 1e-6
+_ITSELF = 0.9  # share of the area from which two are the same
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +66,7 @@ class EffectMaps:
     coarse: int  # windows that were filled in every film
     logits: NDArray[np.float32]  # (n, C) of the untouched films
     change: NDArray[np.float32]  # (n, W, C) logits before minus after; NaN: not looked at
+    side: float = SMALLEST_WINDOW  # of the coarse windows, as a share of that of the input
 
     def drops(self) -> NDArray[np.float64]:
         """Return by how much each window holds up each class, (n, W, C), in sd of its margin.
@@ -132,12 +137,24 @@ def _by_turns(
     return np.concatenate(order)[np.argsort(np.concatenate(turn), kind="stable")]
 
 
+def window_side(data: AuditData) -> float:
+    """Return the side of a coarse window as a share of that of the input.
+
+    Windows are as large as regions, by the median, where these exceed a quarter of the sides: a
+    thing that is filled piece by piece stays, each piece as the rest of it looks.
+    """
+    shares = data.region_shares()
+    areas = np.prod(shares[:, 2:] - shares[:, :2], axis=1)
+    return max(SMALLEST_WINDOW, math.sqrt(float(np.median(areas))))
+
+
 def map_effects(
     read: Callable[[int], NDArray[np.float32]],
     fill: Callable[[int, NDArray[np.float32]], NDArray[np.float32]],
     ask: Callable[[Iterator[NDArray[np.float32]]], NDArray[np.float32]],
     films: NDArray[np.int64],
     size: int,
+    side: float = SMALLEST_WINDOW,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> EffectMaps:
     """Fill window after window of films (n,) and keep what it does to the logits.
@@ -148,8 +165,9 @@ def map_effects(
     fill : function - film and box (4,) to that input with the box filled
     ask : function - such pictures to logits (m, C)
     size : int - side S of the input in pixels
+    side : float - of a coarse window, as a share of it; the most pictures are those of the smallest
     """
-    coarse, fine = (slide_windows(size, size, side, _STEP) for side in (_COARSE, _FINE))
+    coarse, fine = (slide_windows(size, size, own, _STEP) for own in (side, side / 2))
     inside = _within(fine, coarse)
     logits, change = [], []
     for start in range(0, len(films), _AT_ONCE):
@@ -174,12 +192,15 @@ def map_effects(
         change.append(np.concatenate([moved, fine_change], axis=1))
     progress(len(films), len(films))
     windows = np.concatenate([coarse, fine])
-    return EffectMaps(films, windows, len(coarse), np.concatenate(logits), np.concatenate(change))
+    known = np.concatenate(logits), np.concatenate(change)
+    return EffectMaps(films, windows, len(coarse), *known, side)
 
 
 def most_map_pictures(films: int) -> int:
     """Return how many pictures the maps of so many films have the model encode, at most."""
-    coarse, fine = (slide_windows(1, 1, side, _STEP) for side in (_COARSE, _FINE))
+    coarse, fine = (
+        slide_windows(1, 1, side, _STEP) for side in (SMALLEST_WINDOW, SMALLEST_WINDOW / 2)
+    )
     within = int(_within(fine, coarse).sum(axis=0).max(initial=0))
     return films * (1 + len(coarse) + _REFINED * within)
 
@@ -205,8 +226,7 @@ def region_effects(
 ) -> RegionEffects:
     """Return what each region of the mapped films holds up, by the windows over it.
 
-    `rows` are the regions of each mapped film. A window is over a region where half of the smaller
-    of the two is shared.
+    `rows` are the regions of each mapped film; see `_lie_over`.
     """
     drops = maps.drops()
     found, films = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -217,7 +237,7 @@ def region_effects(
             continue
         film = int(maps.films[at])
         boxes = inputs.carry_in(film, inputs.data.region_boxes[own])
-        over = box_shares(boxes, maps.windows) >= OVERLAP
+        over = _lie_over(boxes, maps.windows)
         looked_at = np.where(np.isnan(drops[at]), -np.inf, drops[at])  # (W, C)
         effects.append(
             np.max(np.where(over[:, :, None], looked_at[None], -np.inf), axis=1, initial=-np.inf)
@@ -232,11 +252,23 @@ def region_effects(
     return RegionEffects(regions, own_film, np.concatenate(effects), np.concatenate(means), places)
 
 
+def _lie_over(boxes: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which windows (W, 4), the coarse ones first, are over each region (k, 4), (k, W).
+
+    Half of the smaller of the two is shared. A coarse window that is the region itself is alone
+    over it: others fill pieces of it, or say what its neighbour does.
+    """
+    area = np.prod(windows[:, 2:] - windows[:, :2], axis=1)
+    same = (box_overlaps(boxes, windows) >= _ITSELF) & (area >= _ITSELF * area[0])
+    over: NDArray[np.bool_] = box_shares(boxes, windows) >= OVERLAP
+    return np.where(same.any(axis=1, keepdims=True), same, over)
+
+
 def _one_a_place(shares: NDArray[np.float32], films: NDArray[np.int64]) -> NDArray[np.int64]:
     """Place of each region (m,); -1 where another one of the film is more like a window there."""
     places = places_of(shares)
     area = np.prod(shares[:, 2:] - shares[:, :2], axis=1)
-    unlike = np.abs(np.log(np.maximum(area, 1e-9) / _COARSE**2))
+    unlike = np.abs(np.log(np.maximum(area, 1e-9) / SMALLEST_WINDOW**2))
     order = np.lexsort((unlike, places, films))
     both = films[order] * (int(places.max(initial=0)) + 1) + places[order]
     first = np.unique(both, return_index=True)[1]
@@ -263,6 +295,9 @@ class Exploration:
     # that filling its windows does to them, each by its worth
     present: NDArray[np.float64]
     moved: NDArray[np.float64]
+    # correlation of having it and the margin, within classes, on films of other classes; None: a
+    # thing is a part of its region
+    along: float | None
     donors: Donors
     windows: Windows  # the coarse ones
 
@@ -291,6 +326,11 @@ def explore_feature(
     most = (known.worth * (drop - usual)[:, : maps.coarse])[:, its].max(axis=1, initial=-np.inf)
     windows, held = known.boxes, np.array(list(rows), dtype=np.int64)
     spread = float(before.std())
+    foreign = films & (inputs.data.labels >= 0) & (inputs.data.labels != cluster.raised_class)
+    of_others = [
+        centre_classes(own[foreign], inputs.data.labels[foreign])
+        for own in (cluster.present, margin)
+    ]
     look_up = _LookUp(
         maps.films,
         drop,
@@ -320,6 +360,7 @@ def explore_feature(
         places=places,
         present=centre_classes(cluster.present[maps.films], labels),
         moved=centre_classes(np.where(len(its), most, 0.0), labels),
+        along=correlation_of(*of_others) if maps.side > SMALLEST_WINDOW else None,
         donors=donors,
         windows=known,
     )
@@ -458,11 +499,10 @@ def effects_over(
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Return the largest drop of the windows over each region (k,), and that window (k, 4).
 
-    A window is over a region where half of the smaller of the two is shared; NaN without any. The
-    window is in stored pixels.
+    NaN where no window is over it. The window is in stored pixels.
     """
     boxes = inputs.carry_in(film, inputs.data.region_boxes[regions])
-    over = box_shares(boxes, windows) >= OVERLAP
+    over = _lie_over(boxes, windows)
     held = np.where(over & ~np.isnan(drop)[None], np.nan_to_num(drop)[None], -np.inf)
     best = held.argmax(axis=1)
     effect = held[np.arange(len(regions)), best]

@@ -309,12 +309,12 @@ def regions_part(
     title = f"The {count} most like the centre of the cluster (a selection)"
     note = ""
     if measured and correlation.counterfactual is not None:
-        title = f"The {count} with the largest removal effect (a selection)"
+        title = f"The {count} that show it best (a selection)"
         removal = correlation.counterfactual.removal
         note = (
             f"{removal.carrying:,} of {wording.plural(removal.measured, 'measured region')} carry "
-            f"the feature; the strongest of {wording.plural(len(pictures.crops), 'film')} are "
-            "shown, each outlined where its effect lies."
+            f"the feature; the first of each of {wording.plural(len(pictures.crops), 'film')} is "
+            "shown, outlined where its effect lies."
         )
     cluster = correlation.cluster.cluster
     crops = tuple(_crop(entry, cluster, measured=measured > 0) for entry in pictures.crops)

@@ -15,6 +15,7 @@ from ravl_med.discovery.effect_features import (
     measure_effect_feature,
     propose_at_places,
     propose_from_effects,
+    propose_from_margins,
 )
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.effect_maps import (
@@ -26,6 +27,7 @@ from ravl_med.evidence.counterfactual.effect_maps import (
     most_map_pictures,
     region_effects,
     sample_for_maps,
+    window_side,
 )
 from ravl_med.evidence.counterfactual.fills import LikePlaces, fill_interpolated
 from ravl_med.evidence.counterfactual.interventions import window_worth
@@ -160,6 +162,28 @@ def test_maps_equal_a_naive_loop_film_by_film() -> None:
         assert np.isnan(maps.change[row, ~looked]).all()
 
 
+def test_windows_are_as_large_as_regions_and_a_quarter_at_least() -> None:
+    def side(*sides: int) -> float:
+        boxes = np.array([[0, 0, wide, wide] for wide in sides], np.float32)
+        plain = data_of([0], [0], regions=len(sides))
+        return window_side(replace(plain, region_boxes=boxes))
+
+    assert [side(10), side(16), side(32), side(64)] == [1 / 4, 1 / 4, 1 / 2, 1.0]
+    assert side(10, 10, 60) == 1 / 4  # one large one among small ones
+    assert side(10, 40, 60) == pytest.approx(40 / 64)
+
+
+def test_of_larger_windows_there_are_fewer_and_finer_ones_have_half_of_their_side() -> None:
+    films = films_with(np.arange(4) < 2)
+
+    maps = map_effects(films.__getitem__, like_places(films).fill, ask, np.arange(4), SIDE, 1 / 2)
+
+    np.testing.assert_array_equal(maps.windows[: maps.coarse], slide_windows(SIDE, SIDE, 0.5, 0.5))
+    np.testing.assert_array_equal(maps.windows[maps.coarse :], slide_windows(SIDE, SIDE, 0.25, 0.5))
+    assert np.isfinite(maps.change[:, maps.coarse :, 0]).sum() == 4 * 9 < most_map_pictures(4)
+    assert maps.side == 1 / 2
+
+
 @pytest.mark.parametrize("side", [32, 50])
 def test_maps_take_as_many_pictures_as_they_are_said_to_take_at_most(side: int) -> None:
     asked: list[int] = []
@@ -247,6 +271,12 @@ class TestEffectsOver:
         assert self.over((4, 4, 12, 12), [1.0, 3.0, np.nan, 9.0])[0] == 3.0
         assert self.over((4, 4, 12, 12), [-1.0, -3.0, np.nan, 9.0])[0] == -1.0
 
+    def test_a_coarse_window_that_is_the_region_is_alone_over_it(self) -> None:
+        """Nine tenths of both are as good as all; the third window is a finer one."""
+        assert self.over((0, 0, 16, 16), [1.0, 3.0, 2.0, 9.0])[0] == 1.0
+        assert self.over((0, 0, 16, 14.5), [1.0, 3.0, 2.0, 9.0])[0] == 1.0
+        assert self.over((0, 0, 16, 14), [1.0, 3.0, 2.0, 9.0])[0] == 3.0
+
     def test_without_a_window_there_is_no_effect_and_no_place(self) -> None:
         effect, located = self.over((50, 0, 64, 16), [1.0, 3.0, 2.0, 9.0])
 
@@ -275,6 +305,7 @@ class TestExploration:
         margin: NDArray[np.float64] = MARGIN,
         mapped: NDArray[np.int64] | None = None,
         predictions: NDArray[np.int64] | None = None,
+        side: float = 1 / 4,
         **changes: float,
     ) -> Exploration:
         called = self.PREDICTIONS if predictions is None else predictions
@@ -286,7 +317,7 @@ class TestExploration:
         )  # fmt: skip
         films = np.arange(16) if mapped is None else mapped
         like = like_places(self.PICTURES, data.patients)
-        maps = map_effects(self.PICTURES.__getitem__, like.fill, ask, films, SIDE)
+        maps = map_effects(self.PICTURES.__getitem__, like.fill, ask, films, SIDE, side)
         evidence = EvidenceConfig.model_construct(
             **{"min_pairs": 8, "min_n": 2, "confidence": 0.95, "effect_films": 16, "seed": 0}
             | changes
@@ -382,6 +413,20 @@ class TestExploration:
                 of_class = whole[labels == label]
                 centred = of_class - of_class.mean()
                 np.testing.assert_allclose(values[labels == label], centred, atol=0.3)
+
+    def test_what_tells_films_of_other_classes_is_known_of_things_as_large_as_regions(
+        self, cluster_of: Callable[..., FeatureCluster]
+    ) -> None:
+        """Films of the mapped half; more exactly than by which of them have it, it cannot be."""
+        half, labels = np.flatnonzero(self.HALF & (self.LABELS != 1)), self.LABELS
+        centred = []
+        for values in (self.PRESENT[half] * 1.0, self.MARGIN[half]):
+            means = {label: values[labels[half] == label].mean() for label in (0, 2)}
+            centred.append(values - [means[label] for label in labels[half]])
+
+        assert self.explore(cluster_of).along is None
+        large = self.explore(cluster_of, side=1 / 2)
+        assert large.along == pytest.approx(np.corrcoef(*centred)[0, 1])
 
     def test_without_a_film_that_has_it_nothing_is_known_of_its_windows(
         self, cluster_of: Callable[..., FeatureCluster]
@@ -780,3 +825,59 @@ def test_what_is_usual_at_a_place_is_no_feature(share: float, patients: int) -> 
 
     who = np.arange(160) % patients
     assert propose_at_places(regions_with(planted), effects, who, no_texture, 0) == []
+
+
+def margins_of(
+    planted: NDArray[np.bool_], labels: NDArray[np.int64], effect: float
+) -> NDArray[np.float64]:
+    """Margins of two classes: the finding decides, and what is planted speaks for the first."""
+    rng = np.random.default_rng(9)
+    margins = 4.0 * np.eye(2)[labels] + rng.normal(0.0, 0.3, (len(labels), 2))
+    margins[planted, 0] += effect
+    return margins
+
+
+class TestFeaturesOfMargins:
+    """A thing in any region of films of both classes; films of the first have a sign as well."""
+
+    LABELS = np.arange(240) % 2
+    PLANTED = np.random.default_rng(5).random(240) < 0.4
+
+    def embeddings(self, sign: float = 0.5) -> NDArray[np.float32]:
+        made = regions_with(self.PLANTED, size=1.0).reshape(240, 6, -1).copy()
+        rng = np.random.default_rng(10)
+        made[self.LABELS == 0, 4] += sign * rng.normal(size=made.shape[2]).astype(np.float32)
+        for film, place in enumerate(rng.integers(6, size=240)):
+            made[film] = np.roll(made[film], place, axis=0)
+        flat = made.reshape(1440, -1)
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+    def propose(self, effect: float, films: int = 160, patients: int = 240) -> list[EffectFeature]:
+        rng = np.random.default_rng(9)
+        margins = 4.0 * np.eye(3)[self.LABELS] + rng.normal(0.0, 0.3, (240, 3))
+        margins[self.PLANTED, 0] += effect
+        data = data_of(self.LABELS, self.LABELS, np.arange(240) % patients, regions=6)
+        return propose_from_margins(
+            self.embeddings(), data, margins, np.arange(240) < films, seed=0
+        )
+
+    def test_what_speaks_for_a_class_on_films_of_others_is_found_wherever_it_lies(self) -> None:
+        (feature,) = self.propose(1.0)
+
+        assert (feature.raised_class, feature.place) == (0, ANYWHERE)
+        assert feature.films == pytest.approx(self.PLANTED[1:160:2].sum(), abs=3)
+        assert feature.effect > 0
+        found = found_by(feature, self.embeddings()).reshape(240, 6).any(axis=1)
+        later = np.arange(240) >= 160
+        for label in (0, 1):  # the sign is on all films of the first class, and is not the thing
+            own = later & (label == self.LABELS)
+            assert (found == self.PLANTED)[own].mean() > 0.9
+
+    @pytest.mark.parametrize(
+        ("effect", "films", "patients"), [(0.0, 160, 240), (1.0, 60, 240), (1.0, 160, 78)]
+    )
+    def test_chance_and_too_few_patients_propose_nothing(
+        self, effect: float, films: int, patients: int
+    ) -> None:
+        """Half of the films are of other classes: 30 and 39 patients in the last two."""
+        assert self.propose(effect, films, patients) == []

@@ -299,7 +299,9 @@ def test_interventions_in_a_table(result_of, text_of):
     assert "Effect maps, wrong calls not tried" in part(pages, 3)
     assert "Transplant" not in part(pages, 3)
     assert "Intervals are not corrected for the number of features." in part(pages, 3)
-    assert re.search(r"0 of \d+ measured regions carry the feature; the strong", part(pages, 3))
+    assert re.search(
+        r"0 of \d+ measured regions carry the feature; the first of each", part(pages, 3)
+    )
     assert "Not tested whether the model uses it." in part(pages, 5)
     assert "most like the centre of the cluster (a selection)" in part(pages, 5)
     assert "removal effect not measured" not in part(pages, 5)
@@ -672,7 +674,7 @@ def test_correlations_of_large_noisy_films_stay_small(
 
 def test_regions_shown_is_kept(result_of, text_of):
     text = part(text_of(result_of(), regions_shown=3), 1)
-    assert "The 3 regions with the largest removal effect" in text
+    assert "The 3 regions that show it best" in text
     assert text.count("removal effect +") == 3
 
 
