@@ -81,6 +81,17 @@ class EffectMaps:
         centred: NDArray[np.float64] = drop - np.apply_along_axis(_median, 0, drop)
         return centred
 
+    def over(self, boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return which windows are over each region (k, 4), in input pixels: (k, W).
+
+        Half of the smaller of the two is shared. Where windows are as large as regions, one that is
+        the region is alone over it: others fill pieces of it, or say what its neighbour does.
+        """
+        over: NDArray[np.bool_] = box_shares(boxes, self.windows) >= OVERLAP
+        same = box_overlaps(boxes, self.windows) >= _ITSELF
+        same &= self.side > SMALLEST_WINDOW
+        return np.where(same.any(axis=1, keepdims=True), same, over)
+
     def margins(
         self, raised: int, opposed: int | None, bare: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -226,7 +237,7 @@ def region_effects(
 ) -> RegionEffects:
     """Return what each region of the mapped films holds up, by the windows over it.
 
-    `rows` are the regions of each mapped film; see `_lie_over`.
+    `rows` are the regions of each mapped film; see `EffectMaps.over`.
     """
     drops = maps.drops()
     found, films = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -237,7 +248,7 @@ def region_effects(
             continue
         film = int(maps.films[at])
         boxes = inputs.carry_in(film, inputs.data.region_boxes[own])
-        over = _lie_over(boxes, maps.windows)
+        over = maps.over(boxes)
         looked_at = np.where(np.isnan(drops[at]), -np.inf, drops[at])  # (W, C)
         effects.append(
             np.max(np.where(over[:, :, None], looked_at[None], -np.inf), axis=1, initial=-np.inf)
@@ -250,18 +261,6 @@ def region_effects(
     regions, own_film = np.concatenate(found), np.concatenate(films)
     places = _one_a_place(inputs.data.region_shares()[regions], own_film)
     return RegionEffects(regions, own_film, np.concatenate(effects), np.concatenate(means), places)
-
-
-def _lie_over(boxes: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which windows (W, 4), the coarse ones first, are over each region (k, 4), (k, W).
-
-    Half of the smaller of the two is shared. A coarse window that is the region itself is alone
-    over it: others fill pieces of it, or say what its neighbour does.
-    """
-    area = np.prod(windows[:, 2:] - windows[:, :2], axis=1)
-    same = (box_overlaps(boxes, windows) >= _ITSELF) & (area >= _ITSELF * area[0])
-    over: NDArray[np.bool_] = box_shares(boxes, windows) >= OVERLAP
-    return np.where(same.any(axis=1, keepdims=True), same, over)
 
 
 def _one_a_place(shares: NDArray[np.float32], films: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -326,11 +325,6 @@ def explore_feature(
     most = (known.worth * (drop - usual)[:, : maps.coarse])[:, its].max(axis=1, initial=-np.inf)
     windows, held = known.boxes, np.array(list(rows), dtype=np.int64)
     spread = float(before.std())
-    foreign = films & (inputs.data.labels >= 0) & (inputs.data.labels != cluster.raised_class)
-    of_others = [
-        centre_classes(own[foreign], inputs.data.labels[foreign])
-        for own in (cluster.present, margin)
-    ]
     look_up = _LookUp(
         maps.films,
         drop,
@@ -360,10 +354,19 @@ def explore_feature(
         places=places,
         present=centre_classes(cluster.present[maps.films], labels),
         moved=centre_classes(np.where(len(its), most, 0.0), labels),
-        along=correlation_of(*of_others) if maps.side > SMALLEST_WINDOW else None,
+        along=_along(inputs.data, cluster, films, margin) if maps.side > SMALLEST_WINDOW else None,
         donors=donors,
         windows=known,
     )
+
+
+def _along(
+    data: AuditData, cluster: FeatureCluster, films: NDArray[np.bool_], margin: NDArray[np.float64]
+) -> float:
+    """How well a feature goes with the margin, within classes, on films of other classes."""
+    foreign = films & (data.labels >= 0) & (data.labels != cluster.raised_class)
+    own = (values[foreign] for values in (cluster.present, margin))
+    return correlation_of(*(centre_classes(values, data.labels[foreign]) for values in own))
 
 
 def _donors_of_half(
@@ -499,10 +502,11 @@ def effects_over(
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Return the largest drop of the windows over each region (k,), and that window (k, 4).
 
-    NaN where no window is over it. The window is in stored pixels.
+    A window is over a region where half of the smaller of the two is shared; NaN without any. The
+    window is in stored pixels.
     """
     boxes = inputs.carry_in(film, inputs.data.region_boxes[regions])
-    over = _lie_over(boxes, windows)
+    over = box_shares(boxes, windows) >= OVERLAP
     held = np.where(over & ~np.isnan(drop)[None], np.nan_to_num(drop)[None], -np.inf)
     best = held.argmax(axis=1)
     effect = held[np.arange(len(regions)), best]
