@@ -209,10 +209,10 @@ def propose_from_margins(
     own, labels = take_rows(embeddings, rows), data.labels[known]
     seen, wanted = (_less_class(one, labels) for one in (_means(own, film), margins[known]))
     one, features = _constant(own), []
-    for label, sign in enumerate(labels[film] == np.arange(margins.shape[1])[:, None]):
-        other, foreign = np.flatnonzero(labels != label), np.flatnonzero(~sign)
+    for label, its in enumerate(labels[film] == np.arange(margins.shape[1])[:, None]):
+        other, foreign = np.flatnonzero(labels != label), np.flatnonzero(~its)
         patients, target = data.patients[known[other]], wanted[other, label]
-        if len(np.unique(patients)) < _LEAST_PATIENTS or not sign.any():
+        if len(np.unique(patients)) < _LEAST_PATIENTS or not its.any():
             continue
         predicted, along = _predict_effects(seen[other], target[:, None], patients)
         if _p_value(predicted[:, 0], target) * margins.shape[1] > _CHANCE:
@@ -223,7 +223,7 @@ def propose_from_margins(
         if not FEWEST_FILMS <= holds.sum() <= _USUAL * len(best):
             continue
         rest = rng.permutation(np.setdiff1d(foreign, best[holds]))[:_OTHERS]
-        outside = np.concatenate([rest, rng.choice(np.flatnonzero(sign), len(rest))])
+        outside = np.concatenate([rest, rng.choice(np.flatnonzero(its), len(rest))])
         direction = _discriminant(own[best[holds]], own[outside])
         learned = np.searchsorted(foreign, best[holds])
         offset = _halfway(own[foreign] @ direction, film[foreign], learned)

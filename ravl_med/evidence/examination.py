@@ -146,7 +146,7 @@ def map_films(
                 lambda pictures: np.concatenate(list(model.finite_batches(pictures))),
                 films,
                 size,
-                window_side(data),
+                window_side(data.region_shares()),
                 partial(progress, "map effects"),
             )
     return maps
@@ -270,7 +270,7 @@ def assess_correlations(
         counterfactuals, tested_for = _intervene(tools, standing, data, evidence, gate, progress)
     measured = {id(entry[0]): one for entry, one in zip(standing, counterfactuals, strict=True)}
     bootstrap = PatientBootstrap(data.patients, evidence.draws, evidence.seed)
-    assessed, large = [], window_side(data) > SMALLEST_WINDOW
+    assessed, large = [], window_side(data.region_shares()) > SMALLEST_WINDOW
     for entry in tested:
         candidate, confirmation, also = entry
         counterfactual = measured.get(id(candidate))

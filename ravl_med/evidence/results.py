@@ -563,8 +563,8 @@ class SpuriousCorrelation:
         description="clusters that share its regions and are shown as this one"
     )
     order: NDArray[np.int64] = Field(
-        description="(n,), positions in cluster.regions by removal effect, descending, and by "
-        "similarity what was not measured; all by similarity where most regions exceed a quarter"
+        description="(n,), positions in cluster.regions by removal effect, descending, then by "
+        "similarity; by similarity alone where most regions are larger than a quarter of the sides"
     )
     companion_of: int | None = Field(
         default=None,

@@ -57,6 +57,12 @@ def correlation_of(first: NDArray[np.float64], second: NDArray[np.float64]) -> f
     return float(first @ second) / spread if spread else 0.0
 
 
+def spread_positions(count: int, wanted: int) -> list[int]:
+    """Return positions spread evenly over a list of that length, at most so many."""
+    places: NDArray[np.float64] = np.linspace(0, count - 1, min(wanted, count))
+    return [int(place) for place in np.unique(places.astype(np.int64))]
+
+
 def auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
     """Return the share of pairs in which the positive film has the higher score; ties are halves.
 

@@ -29,8 +29,9 @@ from scipy.stats import norm
 from ravl_med.discovery.candidates import FeatureDetector, Texture
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.counterfactual.interventions import fill_films
-from ravl_med.evidence.counterfactual.model_inputs import ModelInputs, spread_positions
+from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
 from ravl_med.evidence.results import ConfirmedFeature
+from ravl_med.evidence.statistics import spread_positions
 from ravl_med.mitigation.trainer import Selection
 
 _FILMS_AT_ONCE = 64

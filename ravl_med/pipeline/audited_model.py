@@ -36,10 +36,9 @@ from ravl_med.evidence import model_checks
 from ravl_med.evidence.audit_result import ModelCheck, ModelChecks, ModelSummary
 from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
 from ravl_med.evidence.counterfactual.fills import fill_interpolated
-from ravl_med.evidence.counterfactual.model_inputs import spread_positions
 from ravl_med.evidence.disclosure_control import hidden_classes
 from ravl_med.evidence.results import Counterfactual
-from ravl_med.evidence.statistics import auroc
+from ravl_med.evidence.statistics import auroc, spread_positions
 from ravl_med.pipeline.answers import AnsweredFilms, check_answers
 from ravl_med.pipeline.stages import open_model_of, structure_reader
 from ravl_med.regions.geometry import box_overlaps

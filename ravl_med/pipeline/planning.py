@@ -25,16 +25,20 @@ from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.audit import DiscoveryConfig, GateConfig
 from ravl_med.config.loading import Config
 from ravl_med.discovery.clusters import cluster_regions
+from ravl_med.discovery.ravl import film_shares
 from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.batches import BatchEncoder, PreparedFilm, ReadFilm, prepare_film
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
 from ravl_med.evidence.counterfactual import CounterfactualModel, most_test_pictures
-from ravl_med.evidence.counterfactual.effect_maps import map_effects, most_map_pictures
+from ravl_med.evidence.counterfactual.effect_maps import (
+    map_effects,
+    most_map_pictures,
+    window_side,
+)
 from ravl_med.evidence.counterfactual.fills import LikePlaces
 from ravl_med.evidence.counterfactual.localisation import MOST_REGIONS, most_share_pictures
-from ravl_med.evidence.counterfactual.model_inputs import spread_positions
 from ravl_med.evidence.dependence import most_dependence_pictures
 from ravl_med.evidence.examination import min_strength_of
 from ravl_med.evidence.looking import most_looking_pictures
@@ -44,6 +48,7 @@ from ravl_med.evidence.power import (
     design_to_collect,
     measure_sensitivity,
 )
+from ravl_med.evidence.statistics import spread_positions
 from ravl_med.pipeline import stages
 from ravl_med.regions.film_structures import read_structures
 from ravl_med.regions.proposal import RegionProposer, choose_segmenter
@@ -181,6 +186,7 @@ class _Measured:
     prepare: float
     encode: float
     preprocess: float  # of a film to the model's input
+    window: float  # side of a window of the effect maps, as a share of that of the input
     mapping: float
     structures: float
     text: float
@@ -221,6 +227,9 @@ def _measure(
         encoding, embedded = _timed(lambda: batches.encode(inputs))
         filled = batches.size
     known = np.concatenate([film[2] for film in embedded])
+    sizes = np.array([one.row.size for one in rows for _ in one.row.regions.boxes])
+    boxes = np.concatenate([one.row.regions.boxes for one in rows])
+    window = window_side(film_shares(boxes, sizes))
     return _Measured(
         sample=len(good),
         rejected=len(outcomes) - len(good),
@@ -232,7 +241,8 @@ def _measure(
         prepare=preparing / len(good),
         encode=encoding / filled,  # a batch is always full
         preprocess=_timed(lambda: [encoder.preprocess(one.pixels) for one in good])[0] / len(good),
-        mapping=_measure_mapping(config, encoder, good, cohort.patients),
+        window=window,
+        mapping=_measure_mapping(config, encoder, good, cohort.patients, window),
         structures=_measure_structures(config, good[:_SEGMENTED]),
         text=_measure_text(config, good[0]),
         clustering=_measure_clustering(config, known, len(cohort.classes)),
@@ -240,7 +250,11 @@ def _measure(
 
 
 def _measure_mapping(
-    config: Config, encoder: Encoder, films: Sequence[Film], patients: NDArray[np.int64]
+    config: Config,
+    encoder: Encoder,
+    films: Sequence[Film],
+    patients: NDArray[np.int64],
+    window: float,
 ) -> float:
     """Time the mapping of effects on films of a sample: seconds a film."""
     classes = embed_classes(encoder, config.task.texts())
@@ -264,6 +278,7 @@ def _measure_mapping(
             lambda pictures: np.concatenate(list(model.batches(pictures))),
             np.array([done]),
             encoder.info.image_size,
+            window,
         )
         done += 1
     return (time.perf_counter() - start) / done
@@ -331,7 +346,7 @@ def _project(config: Config, measured: _Measured, films: int, workers: int) -> C
         min(most, films)
         for most in (evidence.looking_films, evidence.dependence_films, evidence.effect_films)
     )
-    filled = measured.mapping / most_map_pictures(1)  # a film with a place filled
+    filled = measured.mapping / most_map_pictures(1, measured.window)  # a film with a place filled
     whole = measured.preprocess + max(measured.encode, filled)  # one that is changed as a whole
     test = most_test_pictures(evidence) + most_share_pictures(MOST_REGIONS)
     changes = most_dependence_pictures(change, len(config.task.texts()))

@@ -78,12 +78,18 @@ def tower_blocks(table: pd.DataFrame) -> Iterator[Block]:
 def option_blocks(table: pd.DataFrame) -> Iterator[Block]:
     """Say which option of each method was chosen, on which models."""
     own = tried(table)
+    again = f"ravl-med evaluate --only seed={','.join(map(str, TRIED))}"
     yield Section("Options")
     yield Text(
         "Each method has two poolings of regions and two settings of its own that its paper or its "
         "code documents; ours as well. Which of them is published was chosen by the mean precision "
         f"of fitted boxes on seeds {' and '.join(map(str, TRIED))}, which no other number here "
-        f"comes from. A ViT has one pooling alone. {own['digest'].nunique()} valid models."
+        "comes from. A ViT has one pooling alone. "
+        + (
+            f"{own['digest'].nunique()} valid models."
+            if len(own)
+            else f"The rows that it was chosen by are not among these: {again} runs them."
+        )
     )
     if not len(own):
         return

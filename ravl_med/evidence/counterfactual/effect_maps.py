@@ -148,13 +148,12 @@ def _by_turns(
     return np.concatenate(order)[np.argsort(np.concatenate(turn), kind="stable")]
 
 
-def window_side(data: AuditData) -> float:
-    """Return the side of a coarse window as a share of that of the input.
+def window_side(shares: NDArray[np.floating]) -> float:
+    """Return the side of a coarse window for regions (R, 4), xyxy in shares of films: a share too.
 
     Windows are as large as regions, by the median, where these exceed a quarter of the sides: a
     thing that is filled piece by piece stays, each piece as the rest of it looks.
     """
-    shares = data.region_shares()
     areas = np.prod(shares[:, 2:] - shares[:, :2], axis=1)
     return max(SMALLEST_WINDOW, math.sqrt(float(np.median(areas))))
 
@@ -176,7 +175,7 @@ def map_effects(
     fill : function - film and box (4,) to that input with the box filled
     ask : function - such pictures to logits (m, C)
     size : int - side S of the input in pixels
-    side : float - of a coarse window, as a share of it; the most pictures are those of the smallest
+    side : float - of a coarse window, as a share of it
     """
     coarse, fine = (slide_windows(size, size, own, _STEP) for own in (side, side / 2))
     inside = _within(fine, coarse)
@@ -207,11 +206,9 @@ def map_effects(
     return EffectMaps(films, windows, len(coarse), *known, side)
 
 
-def most_map_pictures(films: int) -> int:
+def most_map_pictures(films: int, side: float = SMALLEST_WINDOW) -> int:
     """Return how many pictures the maps of so many films have the model encode, at most."""
-    coarse, fine = (
-        slide_windows(1, 1, side, _STEP) for side in (SMALLEST_WINDOW, SMALLEST_WINDOW / 2)
-    )
+    coarse, fine = (slide_windows(1, 1, own, _STEP) for own in (side, side / 2))
     within = int(_within(fine, coarse).sum(axis=0).max(initial=0))
     return films * (1 + len(coarse) + _REFINED * within)
 
@@ -259,15 +256,17 @@ def region_effects(
         found.append(own)
         films.append(np.full(len(own), film))
     regions, own_film = np.concatenate(found), np.concatenate(films)
-    places = _one_a_place(inputs.data.region_shares()[regions], own_film)
+    places = _one_a_place(inputs.data.region_shares()[regions], own_film, maps.side)
     return RegionEffects(regions, own_film, np.concatenate(effects), np.concatenate(means), places)
 
 
-def _one_a_place(shares: NDArray[np.float32], films: NDArray[np.int64]) -> NDArray[np.int64]:
+def _one_a_place(
+    shares: NDArray[np.float32], films: NDArray[np.int64], side: float
+) -> NDArray[np.int64]:
     """Place of each region (m,); -1 where another one of the film is more like a window there."""
     places = places_of(shares)
     area = np.prod(shares[:, 2:] - shares[:, :2], axis=1)
-    unlike = np.abs(np.log(np.maximum(area, 1e-9) / SMALLEST_WINDOW**2))
+    unlike = np.abs(np.log(np.maximum(area, 1e-9) / side**2))
     order = np.lexsort((unlike, places, films))
     both = films[order] * (int(places.max(initial=0)) + 1) + places[order]
     first = np.unique(both, return_index=True)[1]

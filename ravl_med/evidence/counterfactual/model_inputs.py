@@ -109,12 +109,6 @@ def class_margin(
     return best
 
 
-def spread_positions(count: int, wanted: int) -> list[int]:
-    """Return positions spread evenly over a list of that length, at most so many."""
-    places: NDArray[np.float64] = np.linspace(0, count - 1, min(wanted, count))
-    return [int(place) for place in np.unique(places.astype(np.int64))]
-
-
 def spread_over_patients(
     films: NDArray[np.int64], patients: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.int64]:

@@ -165,8 +165,7 @@ def test_maps_equal_a_naive_loop_film_by_film() -> None:
 def test_windows_are_as_large_as_regions_and_a_quarter_at_least() -> None:
     def side(*sides: int) -> float:
         boxes = np.array([[0, 0, wide, wide] for wide in sides], np.float32)
-        plain = data_of([0], [0], regions=len(sides))
-        return window_side(replace(plain, region_boxes=boxes))
+        return window_side(boxes / SIDE)
 
     assert [side(10), side(16), side(32), side(64)] == [1 / 4, 1 / 4, 1 / 2, 1.0]
     assert side(10, 10, 60) == 1 / 4  # one large one among small ones
@@ -181,6 +180,7 @@ def test_of_larger_windows_there_are_fewer_and_finer_ones_have_half_of_their_sid
     np.testing.assert_array_equal(maps.windows[: maps.coarse], slide_windows(SIDE, SIDE, 0.5, 0.5))
     np.testing.assert_array_equal(maps.windows[maps.coarse :], slide_windows(SIDE, SIDE, 0.25, 0.5))
     assert np.isfinite(maps.change[:, maps.coarse :, 0]).sum() == 4 * 9 < most_map_pictures(4)
+    assert np.isfinite(maps.change[:, :, 0]).sum() + 4 == most_map_pictures(4, 1 / 2)
     assert maps.side == 1 / 2
 
 
