@@ -289,8 +289,9 @@ def assess_correlations(
         known = candidate.cluster, confirmation, counterfactual, strata, also, evidence, gate
         one = assess_correlation(*known, black_box=tools is None)
         patients = _count_patients(data, candidate)
-        if large:  # the effect of a whole one is also that of the sign in it
-            one = replace(one, order=np.arange(len(candidate.cluster.regions)))
+        if large and counterfactual is not None:  # a whole one holds the sign as well
+            carries, alike = counterfactual.removal.carries, candidate.cluster.similarity
+            one = replace(one, order=np.lexsort((-alike, ~carries)))
         assessed.append(replace(one, found_patients=patients, labels=labels))
     folded = fold_counting(assessed, data, gate.max_gap, tested_for)
     return name_confounded(folded, data, gate.max_gap)

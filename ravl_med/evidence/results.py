@@ -564,7 +564,8 @@ class SpuriousCorrelation:
     )
     order: NDArray[np.int64] = Field(
         description="(n,), positions in cluster.regions by removal effect, descending, then by "
-        "similarity; by similarity alone where most regions are larger than a quarter of the sides"
+        "similarity; where most regions are larger than a quarter of the sides those that carry it "
+        "first, both kinds by similarity"
     )
     companion_of: int | None = Field(
         default=None,

@@ -316,6 +316,7 @@ class Asked:
     sizes: dict[int, float] = field(default_factory=dict)  # by cluster, 1.0 without
     places: dict[int, float] = field(default_factory=dict)  # by cluster, each its own without
     p_values: dict[int, float] = field(default_factory=dict)  # of each intervention, by cluster
+    bare: int = 0  # regions of each, the most similar ones, that do not carry it
 
     def explore(self, inputs, maps, cluster, bare, films, margin, evidence) -> Exploration:
         """Effects as they are set, on ten films; the spread of the margin is 1."""
@@ -347,7 +348,7 @@ class Asked:
         change = change_of(1.0, p=p)
         removal = Removal(
             effect=effect,
-            carries=effect > 0,
+            carries=np.arange(count) >= self.bare,
             threshold=0.5,
             spread=1.0,
             explored=hypothesis.explored.change,
@@ -409,10 +410,11 @@ def test_what_stands_is_looked_up_asked_of_the_model_and_ranked(planted, asked, 
 
 
 @pytest.mark.parametrize(("side", "by_effect"), [(25, True), (26, False)])
-def test_regions_larger_than_the_smallest_window_stand_by_similarity(
+def test_regions_larger_than_the_smallest_window_stand_by_similarity_those_that_carry_it_first(
     planted, asked, side, by_effect
 ):
     """The effects that are asked rise from the first region, the most similar, to the last."""
+    asked.bare = 3
     subject, config = planted(), config_of()
     boxes = np.tile(np.array([[0, 0, side, side]], np.float32), (len(subject.data.region_boxes), 1))
     large = replace(subject, data=replace(subject.data, region_boxes=boxes))
@@ -420,7 +422,9 @@ def test_regions_larger_than_the_smallest_window_stand_by_similarity(
     first = large.assess(large.confirm(config), config)[0]
 
     positions = list(range(len(first.cluster.regions)))
-    assert first.order.tolist() == (positions[::-1] if by_effect else positions)
+    assert first.order.tolist() == (
+        positions[::-1] if by_effect else [*positions[3:], *positions[:3]]
+    )
 
 
 def twice(found: Examination, number: int = 9, **outcome) -> Examination:
