@@ -354,7 +354,14 @@ def test_discovery_says_what_does_not_fit() -> None:
         (r"labels holds a number outside -1 .. 1", DataError, {"labels": [0, 2]}),
         (r"region_image holds a number outside 0 .. 1", DataError, {"region_image": [0, 0, 1, 2]}),
         ("rows .* of finite numbers", DataError, {"region_embeddings": np.full((4, 3), np.nan)}),
+        (
+            "image_scores holds NaN or infinity in 1 rows",
+            DataError,
+            {"image_scores": np.array([[0.5, np.nan], [0.2, 0.8]])},
+        ),
+        ("region scores holds NaN or infinity in 4", DataError, {"region_scores": own * np.inf}),
         ("discover: seed", ConfigError, {"seed": -1}),
+        ("arrays have no effects", ConfigError, {"protocol": "pooled", "propose": ("effects",)}),
     ):
         given = {"image_scores": scores, "region_embeddings": regions, "region_image": image,
                  "labels": labels, "region_scores": own}  # fmt: skip

@@ -21,6 +21,7 @@ from ravl_med.config.loading import load_config
 from ravl_med.evidence.audit_result import result_document
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.pipeline.audit import audit
+from ravl_med.storage import files
 from ravl_med.storage.cache import Cache
 
 SECRET = "ZZSECRET"
@@ -108,6 +109,21 @@ def test_inspect_lists_what_is_set_aside(tree: Path, tmp_path: Path) -> None:
     lost.write_text(manifest.read_text(encoding="utf-8") + "gone.dcm,9\n", encoding="utf-8")
     assert run("inspect", str(lost), "--list", str(tmp_path / "lost.csv")).exit_code == 0
     assert "gone.dcm,missing" in (tmp_path / "lost.csv").read_text(encoding="utf-8")
+
+
+def test_a_full_disk_leaves_no_half_of_a_list(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        outcome = run("inspect", str(tree), "--list", str(tmp_path / "aside.csv"))
+    assert outcome.exit_code == 2
+    one_line(outcome, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+    assert run("inspect", str(tree), "--list", str(tmp_path / "aside.csv")).exit_code == 0
 
 
 def test_reports_without_films_tell_what_they_say(tmp_path: Path) -> None:

@@ -29,19 +29,20 @@ class ReportSources:
     """All reports of an archive, under the names that films may be found by."""
 
     structured: dict[str, tuple[str, str]] = field(default_factory=dict)
-    files: dict[str, Path] = field(default_factory=dict)
+    files: dict[str, list[Path]] = field(default_factory=dict)  # by their names
     rows: dict[str, FilmReport] = field(default_factory=dict)
     columns: tuple[str, ...] = ()  # findings that the tables hold
     repeated: set[str] = field(default_factory=set)  # ends of the paths of several films
 
-    def note_paths(self, paths: Iterable[Path]) -> None:
-        """Note which ends of paths belong to several files, and so name none of them."""
-        left, length = list(paths), 1
-        while left:
-            counts = Counter(_end(path, length) for path in left)
-            left = [path for path in left if counts[_end(path, length)] > 1]
-            self.repeated.update(_end(path, length) for path in left)
-            length += 1
+    def note_paths(self, paths: Sequence[Path]) -> None:
+        """Note which ends of paths, with and without suffix, are those of several films."""
+        for left in (list(paths), list({path.with_suffix("") for path in paths})):
+            length = 1
+            while left:
+                counts = Counter(_end(path, length) for path in left)
+                left = [path for path in left if counts[_end(path, length)] > 1]
+                self.repeated.update(_end(path, length) for path in left)
+                length += 1
 
     def add_structured(self, report: SurveyedFile) -> None:
         """Add a structured report; the latest of a study counts."""
@@ -52,13 +53,14 @@ class ReportSources:
     def add_files(self, paths: Iterable[Path]) -> None:
         """Add text files."""
         for path in paths:
-            self.files.setdefault(path.stem, path)
+            self.files.setdefault(path.stem, []).append(path)
 
     def reports(self) -> list[FilmReport]:
         """Return every report once, whether a film belongs to it or not."""
         structured = dict.fromkeys(self.structured.values())  # by study and by accession number
         reports = [FilmReport(text, source="structured report") for _, text in structured]
-        reports += [FilmReport(path=path, source="text file") for path in self.files.values()]
+        paths = (path for named in self.files.values() for path in named)
+        reports += [FilmReport(path=path, source="text file") for path in paths]
         rows = {id(row): row for row in self.rows.values() if row.text}  # by every identifier
         return [*reports, *rows.values()]
 
@@ -77,31 +79,43 @@ class ReportSources:
 
     def find(self, film: SurveyedFile, path: Path) -> FilmReport:
         """Return the report and findings of a film."""
-        names = self._names(film, path)
         row = self.row(film, path) or FilmReport()
         if row.text:
             return row
-        dated = next((self.structured[name] for name in names if name in self.structured), None)
+        dated = next((self.structured[n] for n in _identifiers(film) if n in self.structured), None)
         if dated is not None:
             return FilmReport(dated[1], None, "structured report", row.findings)
-        file = next((self.files[name] for name in names if name in self.files), None)
-        if file is not None:
-            return FilmReport("", file, "text file", row.findings)
-        return row
+        file = self._text_file(film, path)
+        return row if file is None else FilmReport("", file, "text file", row.findings)
 
     def row(self, film: SurveyedFile, path: Path) -> FilmReport | None:
-        """Return what tables say of a film; None where none names it."""
-        names = self._names(film, path)
+        """Return what tables say of a film, and not of its whole study; None for nothing."""
+        known, ends = _identifiers(film), self._ends(path)
+        names = (*(f"/{name}" for name in (*ends, *known)), *known, *ends)
         return next((self.rows[name] for name in names if name in self.rows), None)
 
-    def _names(self, film: SurveyedFile, path: Path) -> list[str]:
-        """Return what a film may be found by: its identifiers, and ends of its path."""
-        names = [film.accession, film.study, film.instance]
-        for length in range(1, len(path.parts)):
-            end = _end(path, length)
-            if end not in self.repeated:
-                names += [end, end.removesuffix(path.suffix)]
-        return [name for name in dict.fromkeys(names) if name]
+    def _text_file(self, film: SurveyedFile, path: Path) -> Path | None:
+        """Return the text file that has an identifier of a film, or the film's path, for a name."""
+        named = [self.files[name][0] for name in _identifiers(film) if name in self.files]
+        if named:
+            return named[0]
+        texts = [text for name in {path.name, path.stem} for text in self.files.get(name, ())]
+        for end in self._ends(path) if texts else ():
+            own = [t for t in texts if f"/{t.with_suffix('').as_posix()}".endswith(f"/{end}")]
+            if own:
+                return own[0] if len(own) == 1 else None  # two trees, and nothing says which
+        return None
+
+    def _ends(self, path: Path) -> list[str]:
+        """Return the ends of a film's path that are those of no other film, the longest first."""
+        ends = (_end(path, length) for length in range(len(path.parts) - 1, 0, -1))
+        names = (name for end in ends for name in (end, end.removesuffix(path.suffix)))
+        return [name for name in dict.fromkeys(names) if name not in self.repeated]
+
+
+def _identifiers(film: SurveyedFile) -> tuple[str, ...]:
+    """Return what a header names a film by, the narrowest first."""
+    return tuple(filter(None, (film.instance, film.study, film.accession)))
 
 
 def _end(path: Path, length: int) -> str:

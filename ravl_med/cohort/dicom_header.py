@@ -77,7 +77,11 @@ def read_acquisition(dataset: pydicom.Dataset) -> Mapping[str, str]:
 
 
 def view_of(dataset: pydicom.Dataset) -> str:
-    """Return AP, PA, LATERAL, DECUBITUS, another stated view in capitals, or blank."""
+    """Return AP, PA, LATERAL, DECUBITUS, another stated view in capitals, or blank.
+
+    Descriptions count one by one, the narrowest first; one of several views, as of a whole study,
+    says nothing of this film.
+    """
     stated = _text(dataset, "ViewPosition").upper()
     if stated:
         return _VIEWS.get(stated, stated)
@@ -85,8 +89,12 @@ def view_of(dataset: pydicom.Dataset) -> str:
         view = _VIEW_CODES.get(_text(code, "CodeValue"))
         if view:
             return view
-    text = " ".join(_text(dataset, name) for name in _DESCRIPTIONS)
-    return next((view for pattern, view in _VIEW_PATTERNS if pattern.search(text)), "")
+    for name in _DESCRIPTIONS:
+        text = _text(dataset, name)
+        views = [view for pattern, view in _VIEW_PATTERNS if pattern.search(text)]
+        if len(views) == 1:
+            return views[0]
+    return ""
 
 
 def _says_portable(dataset: pydicom.Dataset) -> bool:

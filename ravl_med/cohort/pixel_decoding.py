@@ -90,6 +90,12 @@ def decode_frame(dataset: pydicom.Dataset, frame: int) -> tuple[NDArray[Any], st
     try:
         if UID(syntax).is_encapsulated:
             _check_codestream(dataset, syntax, frame)
+        elif "HighBit" in dataset and dataset.HighBit != dataset.BitsStored - 1:  # PS3.5 8.1.1
+            raise ImageError(
+                "undecodable",
+                f"(0028,0102) High Bit is {dataset.HighBit} with {dataset.BitsStored} bits stored; "
+                f"expected {dataset.BitsStored - 1}, else nothing says which bits hold the film.",
+            )
         if syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8:
             return _decode_extended(dataset, frame)
         decoder = get_decoder(syntax)

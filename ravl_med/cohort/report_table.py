@@ -10,11 +10,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import TextIOWrapper
 from pathlib import Path
 
-from ravl_med.errors import ConfigError, DataError
-from ravl_med.storage.bounded_reading import TableError, open_regular, read_rows
+from ravl_med.errors import ConfigError
+from ravl_med.storage.bounded_reading import read_csv
 
 _WORDS = {
     **dict.fromkeys(("yes", "y", "true", "positive", "pos", "present"), "1"),
@@ -75,7 +74,7 @@ def read_report_table(path: Path) -> tuple[dict[str, FilmReport], tuple[str, ...
     Returns
     -------
     rows : dict of key to FilmReport - empty where the table has no column of keys, or says nothing
-        of films; a path counts by its ends, as far as they name one file
+        of films; a path counts by its ends, as far as they name one file, each after a slash
     findings : tuple of str - columns whose cells are 1, 0, -1 or blank, or yes, no and the like;
         and the categories in a column such as finding or label
 
@@ -112,7 +111,7 @@ def _by_ends(files: Iterable[tuple[str, FilmReport]]) -> dict[str, FilmReport]:
             end = "/".join(parts[start:])
             if found.setdefault(end, (file, row))[0] != file:
                 found[end] = ("", row)
-    return {end: row for end, (file, row) in found.items() if file}
+    return {f"/{end}": row for end, (file, row) in found.items() if file}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +189,9 @@ def _split(cell: str) -> list[str]:
 
 def _lines(path: Path) -> list[list[str]]:
     try:
-        if path.stat().st_size > _LARGEST:
-            raise DataError("a table is over 200 MB; expected reports of an archive.")
-        with TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as stream:
-            return [line for line in read_rows(stream) if any(line)]
-    except FileNotFoundError:
+        return [line for line in read_csv(path, _LARGEST, "a table")[1] if any(line)]
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"--reports {path.name[:80]}: no such file.") from None
-    except TableError as error:
-        raise DataError(f"a table, {error}") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"a table is not a UTF-8 CSV file ({type(error).__name__}).") from None
 
 
 def meaning_of(cells: Iterable[str]) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.storage.bounded_reading import TableError, read_regular, read_rows
+from ravl_med.storage.bounded_reading import read_csv
 from ravl_med.storage.remote import FilePath
 
 _KEY = "model.scores"
@@ -80,17 +80,10 @@ def read_scores(path: Path, cohort: Cohort, *, complete: bool = True) -> ScoreTa
 
 def _read(path: Path) -> tuple[bytes, Rows, list[str]]:
     try:
-        content = read_regular(path, 1 << 30)
-        lines = list(read_rows(content.decode("utf-8-sig").splitlines()))
+        content, lines = read_csv(path, 1 << 30, _KEY)
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(
             f"{_KEY}: {path.name!r} does not exist. Paths are relative to the config file."
-        ) from None
-    except TableError as error:
-        raise DataError(f"{_KEY} {error}") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(
-            f"{_KEY}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
         ) from None
     header = [cell.strip() for cell in lines[0]] if lines else []
     if _IMAGE not in header:

@@ -330,10 +330,7 @@ def _predict_effects(
     effects: NDArray[np.float64],  # (n, C)
     patients: NDArray[np.int64],  # (n,)
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Predict effects from embeddings, each by a regression on other patients, (n, C).
-
-    Returned too is the mean direction (D, C) of the regressions.
-    """
+    """Predict effects (n, C), each from other patients; and the mean direction of it (D, C)."""
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import GroupKFold
 
@@ -383,10 +380,7 @@ def _discriminant(inside: NDArray[np.float32], outside: NDArray[np.float32]) -> 
 
 
 def _constant(regions: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Direction (D,) along which all regions (n, D) lie about 1 far, as nearly as any can.
-
-    A multiple of it stands for an offset: a discriminant then has the form of a medoid.
-    """
+    """Direction (D,) along which regions (n, D) lie about 1 far: an offset in a medoid's form."""
     from sklearn.covariance import LedoitWolf
 
     exact = regions.astype(np.float64)

@@ -86,10 +86,7 @@ def digest_tensors(tensors: Mapping[str, NDArray[Any]], origin: str) -> bytes:
 
 
 class _PartFiles:
-    """Files of one folder with an entry for each film, found by a key.
-
-    The folder is made, for its owner alone, when something is written.
-    """
+    """Files of one folder, its owner's alone, with an entry for each film, found by a key."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

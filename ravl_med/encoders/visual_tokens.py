@@ -281,10 +281,7 @@ def _pooled_grid(model: Any, processor: Any, side: int) -> Boxes:
 
 
 def _florence_grid(model: Any, processor: Any, side: int) -> Boxes:
-    """Return the mean of all places, then the places.
-
-    Its convolutions are padded, so that the first token is centred on the first pixel.
-    """
+    """Return the mean of all places, then the places, the first centred on the first pixel."""
     stride = int(np.prod(model.config.vision_config.patch_stride))
     count = -(-side // stride)
     cells = _grid(count, count, count * stride) + 0.5 - stride / 2

@@ -660,10 +660,7 @@ def _silent(stage: str, done: int, total: int) -> None:
 def _rank_paper(
     method: str, evidence: RegionEvidence, clusters: FeatureClusters, config: DiscoveryConfig
 ) -> RankedRegions:
-    """RaVL's protocol or one of its two ablations, on all films.
-
-    RaVL accuses where a cluster passes its filters, by the gap of the first.
-    """
+    """RaVL's protocol or an ablation, on all films; it accuses where a cluster passes filters."""
     present = clusters.presence(evidence.region_image, len(evidence.films))
     data = evidence.data
     if method == "ravl":

@@ -289,10 +289,7 @@ class _Style:
 
 
 def _measure_gamma(gray: Gray, inside: Mask, middle: float) -> float:
-    """Return the logarithm of the gamma that gives a film the mean gray `middle`; high is bright.
-
-    NaN where there is none.
-    """
+    """Return the log of the gamma for a mean gray of `middle`; high is bright, NaN is none."""
     values, counts = np.unique(np.rint(255 * np.clip(gray[inside], 0, 1)), return_counts=True)
     share, low, high = counts / counts.sum(), -_SEARCH, _SEARCH
     for _ in range(30):
@@ -314,10 +311,7 @@ def _bring_contrast(gray: Gray, inside: Mask, middle: float, old: float, new: fl
 
 
 def _frame_sides(gray: Gray, inside: Mask) -> tuple[tuple[int, int, int, int], Gray]:
-    """Return how many lines of each side are not exposed (top, bottom, left, right), and the film.
-
-    A line is not exposed where it is as dark as the darkest of the film.
-    """
+    """Return how many lines of each side (t, b, l, r) are as dark as the darkest, and the film."""
     x0, y0, x1, y1 = mask_extent(inside)
     film = gray[y0:y1, x0:x1]
     dark = film <= film.min() + _DARK

@@ -273,10 +273,7 @@ def _corrected(
 
 
 def _fold_auroc(own: NDArray[np.float64], rest: NDArray[np.float64]) -> NDArray[np.float64]:
-    """AUROC (B,) inside the folds of a class that is known by value, of counts (B, F, V).
-
-    The score of a value is the share of the class in the other folds of the first row, the films.
-    """
+    """AUROC (B,) inside folds, of counts (B, F, V), scored by the class's share in the others."""
     held, others = own[0], rest[0]
     share = held.sum() / (held.sum() + others.sum())
     train, train_rest = held.sum(axis=0) - held, others.sum(axis=0) - others

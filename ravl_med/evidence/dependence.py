@@ -183,10 +183,7 @@ def draw_sample(
 
 
 def _findings(classes: Sequence[str], relevance: RelevanceTable) -> tuple[int, ...]:
-    """Return all classes; of two, which mirror each other, the one that shows at a known place.
-
-    Else it is the last, which is the presence of a finding of a multi-label task.
-    """
+    """Return all classes; of two mirrored ones that with a known place, else the last."""
     if len(classes) != 2:
         return tuple(range(len(classes)))
     known = [c for c, name in enumerate(classes) if relevance.find(name) is not None]

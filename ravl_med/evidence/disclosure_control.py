@@ -559,11 +559,7 @@ def _hide_share(row: LabelShare, *, hide: bool) -> LabelShare:
 
 
 def _hidden_sides(labels: LabelQuality, least: int, sides: tuple[bool, bool]) -> frozenset[int]:
-    """Find the sides, 0 raised and 1 lowered, whose stated films have to be hidden.
-
-    The stated films of all are shown, and so are the films of a class: what is left of either row
-    follows from it.
-    """
+    """Find the sides, 0 raised and 1 lowered, whose stated films follow from what is shown."""
     hidden = frozenset(side for side in (0, 1) if sides[side])
     cells: NDArray[np.int64] = (
         labels.patients if labels.patients is not None else np.zeros((3, 2, 2), dtype=np.int64)

@@ -246,10 +246,7 @@ def _is_part(
 def _count_things(
     correlations: Sequence[SpuriousCorrelation], data: AuditData, max_gap: float
 ) -> list[SpuriousCorrelation]:
-    """Let a thing count that is used and whose lack counts: the two are one claim, of its kind.
-
-    Which side shows harm beyond chance hangs on how many films of which class there are.
-    """
+    """Let a thing count, as one claim of its kind, that is used and whose lack counts."""
     shown, tested = set(), [(c, c.counterfactual) for c in correlations]
     used = [c for c, one in tested if c.counts or (one and one.used and one.travels)]
     for lack in (c for c in correlations if c.counts):

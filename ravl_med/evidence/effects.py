@@ -70,14 +70,17 @@ def check_auditability(
     for name, share in zip(classes, accuracy.predicted_share, strict=True):
         if accuracy.images and share > gate.max_prediction_share:
             stops.append(
-                f"The model calls {100 * share:.1f} % of the films {name}, above "
-                f"{100 * gate.max_prediction_share:.0f} % (gate.max_prediction_share): it does "
-                "not distinguish the classes. Check prompts and preprocessing."
+                f"The model calls more than {100 * gate.max_prediction_share:g} % of the films "
+                f"{name} (gate.max_prediction_share): it does not distinguish the classes. Check "
+                "prompts and preprocessing."
             )
         elif accuracy.images and share < gate.min_prediction_share:
-            rare.append(f"{100 * share:.1f} % of the films {name}")
-    least = f"{100 * gate.min_prediction_share:.0f} % (gate.min_prediction_share)"
-    doubt = f"The model calls {', '.join(rare)}, below {least}: almost none. Check their prompts."
+            rare.append(name)
+    least = f"{100 * gate.min_prediction_share:g} % of the films"  # how many may not be shown
+    doubt = (
+        f"The model hardly ever calls a film {', '.join(rare)}: less than {least} each "
+        "(gate.min_prediction_share). Check the prompts."
+    )
     return tuple(stops), (doubt,) if rare else ()
 
 

@@ -228,11 +228,12 @@ def confirm_correlations(
         listed = tuple((*one, ()) for one in list_unconfirmed(data, found.candidates, evidence))
         return Examination(half, found, len(listed), listed, len(clusters), untested)
     found = found_on(half)
-    candidates = [Candidate(cluster, ~half) for cluster in found.candidates]
+    clustered = discovery.protocol != "pooled" or "clusters" in discovery.propose
+    candidates = [Candidate(cluster, ~half) for cluster in found.candidates if clustered]
     if proposed is not None:
         measured = proposed.measure(data, half, len(clusters), evidence.min_n_on_half)
         candidates += [Candidate(cluster, ~half) for cluster in measured]
-    if evidence.cross_fit:
+    if evidence.cross_fit and clustered:
         candidates += [Candidate(c, half, swapped=True) for c in found_on(~half).candidates]
     folded = fold_candidates(candidates)
     also = {(c.cluster.cluster, c.swapped): others for c, others in folded}

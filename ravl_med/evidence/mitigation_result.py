@@ -196,6 +196,9 @@ class Reaudit:
     remaining: tuple[str, ...] = Field(description="mitigated shortcuts found again; empty: gone")
     appeared: tuple[str, ...] = Field(description="other correlations that count")
     detectable: str = Field(description="what the films could have shown")
+    searched: bool = Field(
+        default=True, description="on films that the new model was not fitted on, as far as known"
+    )
 
 
 @result_type()

@@ -9,6 +9,7 @@ anything else is not auditable.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -117,12 +118,14 @@ def assess_findings(
     stops, low, shown = [], [], []
     for c, one in enumerate(findings):
         area = f"{one.auroc:.2f}, {one.interval.low:.2f} to {one.interval.high:.2f}"
+        if math.isnan(one.interval.low):
+            area = "not known, as it is of one patient alone"
         if one.flipped:
             stops.append(
                 f"Class {one.finding} is flipped: the model gives it to films without it"
                 f"{'' if c in hidden else f' (AUROC {area})'}. {_CURE_FLIPPED}"
             )
-        elif one.interval.low <= min_auroc:
+        elif one.films and not one.interval.low > min_auroc:  # nor where it is not known
             low.append(one.finding)
             shown += [] if c in hidden else [f"{one.finding} {area}"]
     if not low:

@@ -142,10 +142,7 @@ class AlikePatients:
 
 
 def _spread(present: NDArray[np.bool_], correct: NDArray[np.bool_]) -> tuple[float, ...]:
-    """Mean and variance of the hits of alike patients under exchange.
-
-    Then the most that the hits of a patient can lie above, and below, what their swap explains.
-    """
+    """Mean and variance of hits under exchange; the most that a patient's lie above, and below."""
     patients = len(present)
     shown, made = present.mean(axis=0), correct.mean(axis=0)
     mean = patients * float(shown @ made)
@@ -245,10 +242,7 @@ def _from_tables(
 def _from_shuffles(
     shown: _Patterns, made: _Patterns, draws: int, at_once: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draw what Boyett's tables hold, by the same numbers, without making them.
-
-    `at_once` is how many tables would be made together: each time he starts from the order again.
-    """
+    """Draw what Boyett's tables hold, by the same numbers, `at_once` tables at a time."""
     given, in_order = np.repeat(shown.flags, shown.counts), np.repeat(made.flags, made.counts)
     silent = int(np.searchsorted(given, 0, side="right"))  # patients who show nothing, the first
     given = given[silent:]

@@ -616,11 +616,14 @@ class SpuriousCorrelation:
         return self.counterfactual.removal.located
 
     def correlation_id(self, result: AuditResult) -> str:
-        """Return the 12 hex digits of model, raised class and regions; what review.csv calls it."""
+        """Return the 12 hex digits of model, raised class and regions; what review.csv calls it.
+
+        Films count by their places in the cohort: pseudonyms differ between users.
+        """
         hasher = hashlib.sha256(result.model.digest.encode())
         hasher.update(self.raised_class(result).encode())
         for region in np.sort(self.cluster.regions).tolist():
-            hasher.update(result.image_ids[int(result.region_image[region])].encode())
+            hasher.update(b"%d" % result.region_image[region])
             hasher.update(np.round(result.region_boxes[region], 1).tobytes())
         return hasher.hexdigest()[:12]
 

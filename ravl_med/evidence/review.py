@@ -279,12 +279,21 @@ def cohens_kappa(first: Sequence[str], second: Sequence[str]) -> float:
     return (observed - expected) / (1.0 - expected) if expected < 1.0 else math.nan
 
 
-def decisions_for(
-    result: AuditResult, decisions: Sequence[RecordedDecision], gate: GateConfig
-) -> tuple[RecordedDecision, ...]:
-    """Return those of some decisions that are on correlations of this result."""
+def apply_earlier(
+    result: AuditResult, decisions: Sequence[RecordedDecision], gate: GateConfig, today: date
+) -> AuditResult:
+    """Apply what was decided on an earlier audit, and say how much of it is not on this one."""
     asked = {one.correlation_id(result) for one in points_for_reviewer(result.correlations, gate)}
-    return tuple(decision for decision in decisions if decision.correlation in asked)
+    held = [decision for decision in decisions if decision.correlation in asked]
+    applied = apply_decisions(result, held, gate, today)
+    if len(held) == len(decisions):
+        return applied
+    lost = (
+        f"{len(decisions) - len(held)} of {len(decisions)} decisions of gate.accepted do not hold: "
+        "they are on what this audit did not find again for the same model on the same films."
+    )
+    verdict = replace(applied.verdict, reasons=(*applied.verdict.reasons, lost))
+    return replace(applied, verdict=verdict)
 
 
 def apply_decisions(

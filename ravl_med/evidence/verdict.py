@@ -466,12 +466,18 @@ def with_leaks(verdict: Verdict, leaks: Sequence[Leak], gate: GateConfig) -> Ver
         f"audited patients that the model may have been fitted on: {share}; allowed: at most "
         f"{gate.max_leaked_patients}"
     )
-    gates = (*verdict.gates, Gate("gate.max_leaked_patients", not void, text))
+    gates = (*verdict.gates, Gate(_LEAKS, not void, text))
     if void and verdict.name != "fail":
         return Verdict("not_auditable", (*reasons, *verdict.reasons), gates)
     return Verdict(verdict.name, (*verdict.reasons[:1], *reasons, *verdict.reasons[1:]), gates)
 
 
+def is_void(verdict: Verdict) -> bool:
+    """Whether the model may have been fitted on more of the audited patients than is allowed."""
+    return any(gate.name == _LEAKS and not gate.passed for gate in verdict.gates)
+
+
+_LEAKS = "gate.max_leaked_patients"
 _LEAKED = {
     True: "{} of the audited patients, or their films, are in {} too: the model may have been "
     "fitted on them, and what it says of them is no test. Take them out of one of both.",
@@ -535,8 +541,8 @@ def _model_gates(checks: ModelChecks | None) -> tuple[Gate, ...]:
         f"the model distinguishes {clear} of {len(checks.findings)} findings (lower bound of the "
         f"AUROC above {checks.min_auroc:g})"
     )
-    low = any(one.interval.low <= checks.min_auroc for one in checks.findings)
-    return (Gate("gate.min_auroc", not low, text),)
+    judged = sum(one.films > 0 for one in checks.findings)
+    return (Gate("gate.min_auroc", clear == judged, text),)
 
 
 def points_for_reviewer(

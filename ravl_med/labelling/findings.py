@@ -234,10 +234,7 @@ def _scopes(triggers: Sequence[Match[Trigger]], sentence: Sequence[str]) -> list
 
 
 def _nearest_ends(triggers: Sequence[Match[Trigger]], harmless: str, none: float) -> list[float]:
-    """Return where the scope of each trigger stops at one that came earlier in the sequence.
-
-    A trigger of another meaning stops it, unless its own scope lies on its `harmless` side.
-    """
+    """Return where each trigger's scope stops at an earlier one, but for its `harmless` side."""
     last: dict[str, float] = {}
     ends = []
     for trigger in triggers:

@@ -218,10 +218,7 @@ def _teach(
 
 
 class _Teacher:
-    """Draws what is asked about a film: its report, and every class, one of which it has.
-
-    The report, yes and all no together have a third of the loss each.
-    """
+    """Asks for a film's report, its class and all others; each has a third of the loss."""
 
     def __init__(
         self, encoder: GenerativeEncoder, module: AnsweringModel, taught: AnsweredReports

@@ -255,10 +255,7 @@ def _fine_tuning_set(
     progress: Progress,
     task: GenerativeTask | None = None,
 ) -> tuple[NDArray[np.float32], list[str], NDArray[np.int64]]:
-    """Preprocessed films (N, S, S), impressions and classes of the fine-tuning split.
-
-    Without a task there are no classes.
-    """
+    """Films (N, S, S), impressions and classes, if a task has some, of the fine-tuning split."""
     columns = None if task is None else task.columns
     cohort = read_manifest(manifest, split="finetune", roots=reader.roots, columns=columns)
     transform = input_transform(quickstart_layout(config))

@@ -112,10 +112,7 @@ def exchange_regions(
 
 
 def _detail(films: Tensor) -> Tensor:
-    """Return what is finer than the window, bright or dark, in films (n, S, S).
-
-    The difference to an opening and closing by a square; borders of large things stay behind.
-    """
+    """Return what is finer than the window, bright or dark, in films (n, S, S)."""
     reach = max(1, round(_FINE * films.shape[-1]))
     square = np.ones((2 * reach + 1, 2 * reach + 1), dtype=np.uint8)
     # Twenty times as fast as pooling in torch; films are on the CPU until they are dealt out.

@@ -335,10 +335,7 @@ class _Loop:
         return slice(self.fabric.global_rank * part, (self.fabric.global_rank + 1) * part)
 
     def _settle_exchange(self) -> None:
-        """Exchange gradients once, for nothing: from the second time on it is in another order.
-
-        The order decides how sums over more than two processes are rounded.
-        """
+        """Exchange gradients once, for nothing: later ones are summed in another order."""
         self._train_mode()
         rows = torch.arange(self.config.batch_size)
         loss = self.task.step(self.module, rows, self._own_part(), 0, torch.Generator())

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.evidence.audit_result import AuditResult, Gate
+from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.mitigation_result import (
     ArmOutcome,
     Change,
@@ -19,6 +20,7 @@ from ravl_med.evidence.mitigation_result import (
 )
 from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.subgroups import cramers_v
+from ravl_med.evidence.verdict import is_void
 
 _IN_STEPS = "Rates of few films are shown in steps; the criteria were decided by the exact ones."
 _SAME = 0.3  # phi of two features' presence from which they are one
@@ -48,6 +50,7 @@ def decide_mitigation_verdict(
     pairs = zip(arm.gaps, shown.gaps, strict=True)
     known = [(one, seen) for one, seen in pairs if not math.isnan(one.gap.difference)]
     left = [(one, seen) for one, seen in known if _remains(one.gap, max_gap)]
+    unknown = "" if reaudit.searched else "not known, as the audit of the new model is no test"
     gates = (
         Gate(
             "worst group",
@@ -67,13 +70,15 @@ def decide_mitigation_verdict(
         ),
         Gate(
             "shortcut gone in the re-audit",
-            not reaudit.remaining,
-            "; ".join(reaudit.remaining) or "the audit of the new model does not find it",
+            reaudit.searched and not reaudit.remaining,
+            "; ".join(reaudit.remaining)
+            or unknown
+            or "the audit of the new model does not find it",
         ),
         Gate(
             "nothing new in the re-audit",
-            not reaudit.appeared,
-            "; ".join(reaudit.appeared) or "no other shortcut was confirmed",
+            reaudit.searched and not reaudit.appeared,
+            "; ".join(reaudit.appeared) or unknown or "no other shortcut was confirmed",
         ),
     )
     name = _name(gates, worst, overall, reaudit, max_fall)
@@ -151,8 +156,9 @@ def compare_reaudit(
     known: Sequence[ConfirmedFeature],  # (F,) of the audit of the old model
     mitigated: Sequence[ConfirmedFeature],  # those of them that were mitigated
     present: NDArray[np.bool_],  # (N, F) the known features on the films of `again`
+    least: int = 0,  # patients, of fewer of whom nothing is shown
 ) -> Reaudit:
-    """Say what of the old correlations is left, and what is new.
+    """Say what of the old correlations is left, and what is new, no more exactly than is shown.
 
     A correlation of the new model is an old one when it raises the same class and its films are
     those of the old feature (phi of at least 0.3).
@@ -160,11 +166,12 @@ def compare_reaudit(
     classes = again.task.classes
     repaired = {feature.rank for feature in mitigated}
     remaining, appeared = [], []
-    for correlation in again.correlations:
+    shown = hide_small_cells(again, least).correlations
+    for correlation, seen in zip(again.correlations, shown, strict=True):
         if not correlation.counts:
             continue
         same = _same_feature(correlation, known, present)
-        line = _describe(correlation, classes)
+        line = _describe(seen, classes)
         if same is not None and same.rank in repaired:
             remaining.append(line)
         elif correlation.kind == "shortcut" and same is None:
@@ -175,6 +182,7 @@ def compare_reaudit(
         remaining=tuple(remaining),
         appeared=tuple(appeared),
         detectable=_detectable(again),
+        searched=again.discovery is not None and not is_void(again.verdict),
     )
 
 
@@ -196,9 +204,10 @@ def _describe(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str
     cluster, arms = correlation.cluster, correlation.confirmation.arms
     raised = cluster.raised_class
     low, high = arms.gap_interval[raised].low, arms.gap_interval[raised].high
+    by = f" by {100 * arms.gap[raised]:+.0f} points ({100 * low:+.0f} to {100 * high:+.0f})"
     return (
-        f"{correlation.kind.replace('_', ' ')} {correlation.rank}: raises {classes[raised]} by "
-        f"{100 * arms.gap[raised]:+.0f} points ({100 * low:+.0f} to {100 * high:+.0f})"
+        f"{correlation.kind.replace('_', ' ')} {correlation.rank}: raises {classes[raised]}"
+        f"{by if math.isfinite(arms.gap[raised]) else ', of few patients'}"
     )
 
 

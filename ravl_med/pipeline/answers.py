@@ -36,9 +36,11 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _NUMBERS = re.compile(r"\d[\d/.:,-]*")
+_CAPITAL = r"[^\W\d_a-zß-öø-ÿ]"
+_PARTICLE = r"(?:van|von|der|den|de|del|della|di|da|dos|du|la|le|el|al|bin|ter|ten|zu)"
 _TITLED = re.compile(
-    r"\b((?:[Dd]r|[Mm]rs?|[Mm]s|[Pp]rof|[Pp]atient|[Nn]ame)\b[.:]?)\s+[A-Z][\w'-]+"
-    r"(?:\s+[A-Z][\w'-]+)*"
+    r"\b((?i:dr|mrs?|ms|prof|doctor|patient|name|(?:signed|dictated|read|reviewed|verified) by)\b"
+    rf"[.:]?)(?:[\s,]+(?:{_PARTICLE}\s+)*{_CAPITAL}(?:\.(?=\s)|[\w'’-]*))+"
 )
 _WRITTEN = 5  # correlations whose films are written of
 _READ = LabelsConfig(blank="negative", uncertain="positive")
@@ -235,6 +237,7 @@ def check_answers(films: AnsweredFilms, sample: NDArray[np.float32]) -> list[Mod
         return checks
     images = torch.from_numpy(sample)
     first = encoder.write(images, encoder.questions.ask(config.asked)[0].text)
+    first = [mask_identities(text) for text in first]
     refused = [text for text in first if _REFUSAL.search(text)]
     if refused:
         return [

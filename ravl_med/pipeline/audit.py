@@ -64,7 +64,7 @@ from ravl_med.evidence.examination import (
 )
 from ravl_med.evidence.looking import measure_looking
 from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
-from ravl_med.evidence.review import apply_decisions, decisions_for, read_decisions
+from ravl_med.evidence.review import apply_earlier, read_decisions
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
 from ravl_med.evidence.verdict import decide_verdict, points_for_reviewer, with_leaks, with_protocol
@@ -137,10 +137,7 @@ def audit(
         tools = SearchTools(None if black_box else model, model.structures, relevance, checks)
         found = search(config, scored, tools, run).beside(confounders)
         made = collect(config, scored, found, segmenter.digest, run)
-    on_this = decisions_for(made.result, decided, config.gate)
-    return replace(
-        made, result=apply_decisions(made.result, on_this, config.gate, today or date.min)
-    )
+    return replace(made, result=apply_earlier(made.result, decided, config.gate, today or date.min))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -511,10 +508,7 @@ def _features(
     embeddings: Embeddings,
     proposed: ProposedFeatures | None,
 ) -> tuple[ConfirmedFeature, ...]:
-    """Return what was found as features that can be looked for in other films.
-
-    What neither counts nor was confirmed is mitigated by force alone.
-    """
+    """Return what was found as features that can be looked for in other films."""
     features = []
     for correlation in correlations:
         known = correlation.counts or correlation.confirmed
@@ -585,10 +579,7 @@ def _describe(
     structures: StructureReader | None,
     records: Mapping[str, str],
 ) -> str:
-    """Describe the regions of a correlation; where it was tested, those that carry the feature.
-
-    Where it counts, what a segmenter finds where the effect lies is named as well, or how it looks.
-    """
+    """Describe the regions of a correlation, or those that carry it, and what lies there."""
     regions = correlation.cluster.regions
     tested = correlation.counterfactual
     rows = np.arange(len(regions))

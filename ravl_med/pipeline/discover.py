@@ -119,6 +119,8 @@ def _search(
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise ConfigError(f"discover: {key}: {first['msg'].lower()}.") from None
+    if protocol == "pooled" and "clusters" not in config.propose:
+        raise ConfigError("discover: propose: arrays have no effects; expected 'clusters' in it.")
     clusters = cluster_regions(embeddings, len(data.classes), config)
     if protocol == "ravl":
         every = np.ones(len(data.labels), dtype=np.bool_)
@@ -169,6 +171,9 @@ def _audit_data(
     for name, (array, shape) in expected.items():
         if array.shape != shape or -1 in shape:
             raise DataError(f"discover: {name} has shape {array.shape}; expected {shape}.")
+        lost = len(array) - int(np.isfinite(array).reshape(len(array), -1).all(axis=1).sum())
+        if lost:
+            raise DataError(f"discover: {name} holds NaN or infinity in {lost} rows; drop them.")
     for name, array, low, high in (
         ("labels", truth, -1, classes),
         ("region_image", image, 0, count),

@@ -212,7 +212,7 @@ def prepare_fine_tuning(setting: Setting, explored: ExploredFilms) -> PreparedFi
     Raises
     ------
     DataError
-        A class has no film, or no film holds the features.
+        A class has no film, no film holds the features, or one has the pixels of an audited one.
     ConfigError, EngineError
         Files cannot be written; workers died.
     """
@@ -234,6 +234,7 @@ def _prepare(setting: Setting, explored: ExploredFilms, folder: Path) -> dict[st
     config = setting.config
     parsed = config.mitigation.classes_from == "reports"
     split = setting.read("finetune", labelled=not parsed, reports=True)
+    split.require_other_pixels(explored.films, ("finetune", "validation"))
     folder.mkdir(mode=0o700, exist_ok=True)
     notes: list[str] = []
     labels = _labels(setting, split, notes) if parsed else split.cohort.labels
@@ -360,11 +361,7 @@ def _mitigated(
 def _find_companions(
     setting: Setting, split: SplitFilms, explored: ExploredFilms
 ) -> NDArray[np.bool_]:
-    """Find the regions (R,) of a split that travel with the features.
-
-    They are looked for among all clusters of the partitions that the features come from; one with
-    a place of its own comes from none.
-    """
+    """Find the regions (R,) of a split that travel with the features, among all their clusters."""
     films, half = explored.films, explored.half
     present = np.asarray(films.present(films.find(setting.features)).any(axis=1))[half]
     along = np.zeros(len(split.embeddings.region_image), dtype=np.bool_)

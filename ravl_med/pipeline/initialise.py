@@ -32,6 +32,7 @@ from ravl_med.pipeline.inspect import (
     report_archive,
 )
 from ravl_med.pipeline.stages import Progress
+from ravl_med.storage.files import atomic_write
 
 _HEAD = """\
 # An audit of the films in manifest.csv. Run it with:   ravl-med audit audit.yaml
@@ -252,10 +253,7 @@ def _count(films: Sequence[Mapping[str, str]], finding: str, cell: str) -> int:
 
 
 def _choose(wanted: str | None, report: IntakeReport, audited: Sequence[Mapping[str, str]]) -> str:
-    """Return the finding to audit: the requested one, or the one with most films on its rarer side.
-
-    "No finding" is a task too, but only where no finding has enough films.
-    """
+    """Return the finding that is wanted, else the one with most films on its rarer side."""
     if wanted is not None:
         for name in report.findings:
             if name.lower() == wanted.strip().lower():
@@ -355,13 +353,16 @@ def write_set_aside(report: IntakeReport, path: Path) -> None:
 
 
 def _write_new(path: Path, text: str) -> None:
-    """Write a new file for its owner alone, since it may hold reports."""
-    content = text.encode("utf-8", "replace")
+    """Write a new file, whole or not at all, for its owner alone, since it may hold reports."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         raise ConfigError(
             f"{path.name} cannot be written ({type(error).__name__}). Name another place."
         ) from None
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
+    try:
+        with atomic_write(path) as stream:
+            stream.write(text.encode("utf-8", "replace"))
+    except BaseException:
+        path.unlink()
+        raise

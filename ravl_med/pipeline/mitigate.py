@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -186,7 +186,8 @@ def _audit(
             return past, None
         fresh = _audit_of(setting.config, setting.run)
         keep(fresh)
-        return PastAudit(fresh.result.verdict.name, fresh.features), fresh
+        decided = {one.rank: one.decision for one in fresh.result.rulings if one.in_force}
+        return PastAudit.of(fresh.result.verdict.name, fresh.features, decided), fresh
 
 
 def _locate(setting: Setting, explored: ExploredFilms) -> PreparedFilms:
@@ -249,13 +250,7 @@ def _test(
     """Measure every arm on the films that nobody touched."""
     with setting.run.stage("final test"):
         test = setting.read(_TEST)
-        digests = test.embeddings.digests, explored.films.embeddings.digests
-        shared = len(set(digests[0]) & set(digests[1]))
-        if shared:
-            raise DataError(
-                f"{test.cohort.name}: {shared} films of split {_TEST!r} have the same pixels as "
-                f"films of split {_VALIDATION!r}; expected none. Remove one of each pair."
-            )
+        test.require_other_pixels(explored.films, (_TEST, _VALIDATION))
         device = processes.fabric.device
         return run_final_test(setting, test, explored, trained.arms, device)
 
@@ -282,7 +277,8 @@ def _repair(
         again = _audit_of(reaudit_config(config, folder), run)
         known = [one for one in past.features if one.confirmed or one in setting.features]
         present = tested.films.present(tested.films.find(known))
-        reaudit = compare_reaudit(again.result, known, setting.features, present)
+        least = config.hidden_below
+        reaudit = compare_reaudit(again.result, known, setting.features, present, least)
     return _Repaired(folder, again, reaudit)
 
 
@@ -386,7 +382,14 @@ class PastAudit:
     """What a mitigation needs of an audit: its verdict, and what it confirmed."""
 
     verdict: str
-    features: tuple[ConfirmedFeature, ...]
+    features: tuple[ConfirmedFeature, ...]  # as reviewers see them
+
+    @classmethod
+    def of(
+        cls, verdict: str, features: Sequence[ConfirmedFeature], decided: Mapping[int, Decision]
+    ) -> PastAudit:
+        """Return an audit with what reviewers decided, by rank."""
+        return cls(verdict, tuple(_follow(one, decided.get(one.rank)) for one in features))
 
 
 def find_past_audit(
@@ -429,8 +432,7 @@ def find_past_audit(
         result = parse_json(read_regular(folder / "result.json", 1 << 30))
         decided = {r["rank"]: r["word"] for r in result.get("rulings", ()) if r["in_force"]}
         features = read_features(folder / "private" / "features.npz")
-        followed = tuple(_follow(feature, decided.get(feature.rank)) for feature in features)
-        return PastAudit(str(result["verdict"]), followed)
+        return PastAudit.of(str(result["verdict"]), features, decided)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -18,6 +18,7 @@ from ravl_med.discovery.ravl import film_shares
 from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.engine import opened_engine
+from ravl_med.errors import DataError
 from ravl_med.evidence.disclosure_control import HIDDEN, hide_counts
 from ravl_med.evidence.mitigation_result import SplitSummary
 from ravl_med.evidence.results import ConfirmedFeature
@@ -43,6 +44,15 @@ class SplitFilms:
 
     def __len__(self) -> int:
         return len(self.cohort)
+
+    def require_other_pixels(self, other: SplitFilms, splits: tuple[str, str]) -> None:
+        """Refuse films whose pixels are those of `other` films; the splits are its and theirs."""
+        shared = len(set(self.embeddings.digests) & set(other.embeddings.digests))
+        if shared:
+            raise DataError(
+                f"{self.cohort.name}: {shared} films of split {splits[0]!r} have the same pixels "
+                f"as films of split {splits[1]!r}; expected none. Remove one of each pair."
+            )
 
     def find(self, features: Sequence[ConfirmedFeature]) -> NDArray[np.bool_]:
         """Return which regions hold which feature, (R, F)."""

@@ -14,7 +14,6 @@ COCO, "Data format". Wu et al., Chest ImaGenome dataset, PhysioNet 2021.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,7 +24,7 @@ import numpy as np
 from ravl_med.cohort.annotation_file import AnnotatedBox
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.regions.region_set import RegionKind, RegionSet
-from ravl_med.storage.bounded_reading import TableError, parse_json, read_regular, read_rows
+from ravl_med.storage.bounded_reading import parse_json, read_csv, read_regular
 from ravl_med.storage.remote import FilePath
 
 _COLUMNS = ("image", "name", "x0", "y0", "x1", "y1")
@@ -143,15 +142,7 @@ def _rows(path: Path) -> Iterator[tuple[str, AnnotatedBox]]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, AnnotatedBox]]:
-    try:
-        text = read_regular(path, _LARGEST).decode("utf-8-sig")
-        header, *rows = list(read_rows(io.StringIO(text, newline=""))) or [[]]
-    except TableError as error:
-        raise DataError(f"{_KEY} {error}") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(
-            f"{_KEY}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
-        ) from None
+    header, *rows = read_csv(path, _LARGEST, _KEY)[1] or [[]]
     missing = [column for column in _COLUMNS if column not in header]
     if missing:
         raise DataError(

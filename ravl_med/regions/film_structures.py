@@ -204,10 +204,7 @@ def _mask_of(objects: Iterable[_Object]) -> Mask:
 
 
 def _named(film: Segmentation, found: _Object, group: str) -> _Object:
-    """Call something foreign by the kind that is likely enough, or by its group.
-
-    Letters keep their kind, by which they are read and hidden; their name may be unsure.
-    """
+    """Call something foreign by a kind that is likely enough, or its group; letters stay so."""
     if group in LETTERS and group in film.names:
         mean = float(film.likelihoods[group][found.rows][found.mask].mean())
         return replace(found, likely={group: mean}, sure=mean >= film.names[group])

@@ -15,7 +15,7 @@ import stat
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedReader, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
+
+from ravl_med.errors import DataError
 
 SMALL = 16 << 20
 """Bytes that a file which describes something may have: a config, a table of prompts, a record."""
@@ -176,6 +178,34 @@ def read_rows(lines: Iterable[str], separator: str = ",") -> Iterator[list[str]]
                 "manifest names in the column report_path"
             )
         raise TableError(f"row {row + 1}: {what}.") from None
+
+
+def read_csv(path: Path, most: int, name: str) -> tuple[bytes, list[list[str]]]:
+    """Return the bytes of a CSV file and its rows; commas, semicolons or tabs lie between cells.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        It does not exist.
+    DataError
+        It is no CSV in UTF-8, or larger than `most` bytes; the message begins with `name`.
+    """
+    try:
+        content = read_regular(path, most)
+        text = content.decode("utf-8-sig")
+        first = text.lstrip().partition("\n")[0]
+        separator = max(",;\t", key=first.count)
+        return content, list(read_rows(StringIO(text, newline=""), separator))
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except TableError as error:
+        raise DataError(f"{name} {error}") from None
+    except UnreadableFileError as error:
+        raise DataError(f"{name}: {error}. Name a CSV table.") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError(
+            f"{name}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
+        ) from None
 
 
 def parse_yaml(text: str) -> Any:

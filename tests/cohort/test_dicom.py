@@ -382,6 +382,11 @@ def tags(**values: Any) -> Any:
         ),
         (tags(Rows=4000, Columns=50_000), "too_large", r"at most 100000000 \(cohort.max_pixels"),
         (tags(PixelData=b"\0\1"), "undecodable", "cannot be decoded .ValueError.; truncated"),
+        (
+            tags(BitsStored=12, HighBit=15),
+            "undecodable",
+            "High Bit is 15 with 12 bits.* expected 11",
+        ),
         (encapsulated(JPEG2000Lossless, b"\xff\x4f\xff\x51"), "truncated", "before the end"),
         (encapsulated(RLELossless, b"\0" * 10), "undecodable", "truncated"),
         (

@@ -1,5 +1,6 @@
 """Which report belongs to which film."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,11 +79,17 @@ def test_tables_that_are_none_of_films(tmp_path: Path, text: str) -> None:
 def test_a_table_that_is_no_text_is_not_named(tmp_path: Path) -> None:
     path = tmp_path / "doe.csv"
     path.write_bytes(b"\xff\xfe\x00accession")
-    with pytest.raises(DataError, match=r"not a UTF-8 CSV file \(UnicodeDecodeError\)") as caught:
+    with pytest.raises(DataError, match=r"not a UTF-8 CSV table \(UnicodeDecodeError\)") as caught:
         read_report_table(path)
     assert "doe" not in str(caught.value)
-    with pytest.raises(DataError, match=r"a table, row 2: double quotes .* are never closed"):
+    with pytest.raises(DataError, match=r"a table row 2: double quotes .* are never closed"):
         read_report_table(table(path, 'accession,report\nA,"Clear lungs.\nB,Effusion.\n'))
+
+
+def test_semicolons_lie_between_cells_as_well(tmp_path: Path) -> None:
+    text = "image;report;edema\n1.png;Clear, no edema.;0\n2.png;Edema.;1\n"
+    rows, columns = read_report_table(table(tmp_path / "t.csv", text))
+    assert (columns, rows["/1.png"].text) == (("edema",), "Clear, no edema.")
 
 
 def test_labels_in_words_are_labels(tmp_path: Path) -> None:
@@ -110,9 +117,15 @@ def test_a_table_says_what_images_do_not(tmp_path: Path) -> None:
     )
     rows, columns = read_report_table(table(tmp_path / "nih.csv", text))
     assert columns == ("Edema", "Mass", "No Finding")
-    assert rows["1.png"].findings == {"Edema": "1", "Mass": "1", "No Finding": "0"}
-    assert rows["1.png"].stated == {"patient": "7", "view": "PA", "sex": "F", "age": "", "site": ""}
-    assert rows["1.png"].text == ""
+    assert rows["/1.png"].findings == {"Edema": "1", "Mass": "1", "No Finding": "0"}
+    assert rows["/1.png"].stated == {
+        "patient": "7",
+        "view": "PA",
+        "sex": "F",
+        "age": "",
+        "site": "",
+    }
+    assert rows["/1.png"].text == ""
 
 
 def test_a_path_names_a_film_by_what_no_other_has(tmp_path: Path) -> None:
@@ -130,6 +143,33 @@ def test_a_path_names_a_film_by_what_no_other_has(tmp_path: Path) -> None:
     alone.note_paths(paths)
     alone.add_table(table(tmp_path / "one.csv", "image,Edema\nview1.jpg,1\n"))
     assert not any(alone.find(BARE, path).findings for path in paths)
+
+
+def test_a_row_of_the_film_goes_before_one_of_its_study(tmp_path: Path) -> None:
+    rows = "1.2.3,IM0001.dcm,1\n1.2.3,IM0002.dcm,0\n,1.2.3.9,0\n"
+    sources = ReportSources()
+    sources.add_table(table(tmp_path / "a.csv", f"StudyInstanceUID,image,edema\n{rows}"))
+    films = [(FILM, PATH), (FILM, PATH.with_name("IM0002.dcm"))]
+    films += [(replace(FILM, study="", instance="1.2.3.9"), PATH.with_name("IM0003.dcm"))]
+    said = [sources.find(film, path).findings["edema"] for film, path in films]
+    assert said == ["1", "0", "0"]
+
+
+def test_a_text_file_is_that_of_the_nearest_film(tmp_path: Path) -> None:
+    """Of films that are called alike, with and without a suffix, each has its own patient's."""
+    images = [tmp_path / "p1" / "IM1", tmp_path / "p2" / "IM1.dcm", tmp_path / "p2" / "IM2.dcm"]
+    images += [tmp_path / "p2" / "IM2.png"]  # a preview
+    reports = [tmp_path / place / "IM1.txt" for place in ("p1", "p2")] + [tmp_path / "IM2.txt"]
+    sources = ReportSources()
+    sources.note_paths(images)
+    sources.add_files(reports)
+    found = [sources.find(SurveyedFile("film"), path).path for path in images]
+    assert found == [reports[0], reports[1], reports[2], reports[2]]
+    lacking = ReportSources()
+    lacking.note_paths(images)
+    lacking.add_files([reports[0], tmp_path / "x" / "IM2.txt", tmp_path / "y" / "IM2.txt"])
+    found = [lacking.find(SurveyedFile("film"), path).path for path in images]
+    assert found == [reports[0], None, None, None]  # p2 has none; two trees have one of IM2
 
 
 def test_two_tables_of_one_film_are_one(tmp_path: Path) -> None:

@@ -246,9 +246,15 @@ def test_a_model_that_writes_goes_through_a_whole_audit(family, style, writing_f
     ("written", "shown"),
     [
         ("Seen by Dr. Ada Smith on 12/03/2020.", "Seen by Dr. # on #"),
-        ("Patient Jane Doe, MRN 4711: heart enlarged.", "Patient #, MRN # heart enlarged."),
+        ("Patient Jane Doe, MRN 4711: heart enlarged.", "Patient # # heart enlarged."),
+        ("DR. SMITH notified. No effusion.", "DR. # notified. No effusion."),
+        ("NAME: DOE, JANE", "NAME: #"),
+        ("Told to Dr Åsa van der Öberg. Heart normal.", "Told to Dr #. Heart normal."),
+        ("Prof. J. Müller-Lüdenscheidt, and Mrs O'Hara", "Prof. #, and Mrs #"),
+        ("Signed by Jürgen Müller MD", "Signed by #"),
+        ("Read by a resident. Name of the device: none.", None),
         ("The patient has no effusion.", "The patient has no effusion."),
     ],
 )
 def test_what_a_model_writes_names_nobody(written, shown):
-    assert mask_identities(written) == shown
+    assert mask_identities(written) == (written if shown is None else shown)

@@ -838,16 +838,18 @@ def test_proposed_features_join_the_clusters_of_their_half(cohort, clusters_of):
     config = config_of()
     alike = clusters_of(np.arange(cohort.n_films * 16) % 16 % 3)
 
-    def sources(features):
+    def sources(features, **discovery):
         found = confirm_correlations(
-            cohort.data, alike, config.discovery, config.evidence, config.gate,
-            lambda *step: None, features,
+            cohort.data, alike, config.discovery.model_copy(update=discovery), config.evidence,
+            config.gate, lambda *step: None, features,
         )  # fmt: skip
         assert all(not candidate.swapped for candidate, _, _ in found.tested)
         return [candidate.cluster.source for candidate, _, _ in found.tested]
 
     assert set(sources(None)) <= {"clusters"}
     assert sources(proposed).count("effects") == len(proposed.features) >= 1
+    assert set(sources(proposed, propose=("effects",))) == {"effects"}
+    assert sources(None, propose=("effects",)) == []
 
 
 @pytest.mark.parametrize("where", ["on no mapped film", "on every mapped film"])

@@ -1,14 +1,19 @@
 """AUROC of findings: told apart, by chance, and the wrong way round."""
 
+import math
+
 import numpy as np
 import pytest
 
+from ravl_med.config.audit import GateConfig
+from ravl_med.evidence.audit_result import DetectableGap, ModelChecks, Sensitivity
 from ravl_med.evidence.model_checks import (
     assess_findings,
     class_scores,
     measure_findings,
     prompt_scores,
 )
+from ravl_med.evidence.verdict import decide_verdict
 
 NAMES = ("cardiomegaly", "effusion", "no finding")
 
@@ -46,6 +51,20 @@ def test_a_model_at_chance_is_doubted_and_not_stopped():
     assert doubts[0].count("The usual cure") == 1
     assert "must exceed 0.55 (gate.min_auroc)" in doubts[0]
     assert "The usual cure: prompts" in doubts[0]
+
+
+def test_a_finding_of_one_patient_is_not_told_apart_from_others():
+    similarity, labels = similarities(1.5)
+    patients = np.where(labels == 2, 0, np.arange(len(labels)) + 1)
+    findings = measure_findings(class_scores(similarity, 0.07), labels, patients, NAMES, 0.95)
+    assert math.isnan(findings[2].interval.low)
+    _, (doubt,) = assess_findings(findings, 0.55)
+    assert f"{NAMES[2]} not known, as it is of one patient alone" in doubt
+    found = Sensitivity(0.8, 500, 1, (DetectableGap(0.2, 0.2, 1.0),), 30, 30, {})
+    checks = ModelChecks(0.55, findings, (), (), (doubt,))
+    verdict = decide_verdict([], NAMES, GateConfig(), found, checks=checks)
+    gate = next(gate for gate in verdict.gates if gate.name == "gate.min_auroc")
+    assert (gate.passed, verdict.name) == (False, "not_auditable")
 
 
 def test_classes_in_each_others_place_are_stopped():

@@ -23,6 +23,7 @@ from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.evidence.review import (
     RecordedDecision,
     apply_decisions,
+    apply_earlier,
     cohens_kappa,
     read_decisions,
 )
@@ -93,6 +94,19 @@ def test_an_open_feature_that_is_the_disease_passes() -> None:
     assert (ruling.rank, ruling.decision, ruling.in_force, ruling.date) == (
         1, "disease", True, "2026-11-25",
     )  # fmt: skip
+
+
+def test_what_was_decided_holds_for_another_user_and_not_for_other_regions() -> None:
+    """Pseudonyms hang on the key of a user; what is lost is said."""
+    result = result_of(correlation(1, "undecided"))
+    decided = decide(result, 1, "disease")
+    elsewhere = replace(result, image_ids=tuple(f"{n:016x}" for n in range(100, 200)))
+    found = apply_earlier(elsewhere, [decided], GATE, TODAY)
+    assert found.verdict == judged(result, decided).verdict
+    moved = replace(elsewhere, region_image=result.region_image[::-1])
+    lost = apply_earlier(moved, [decided], GATE, TODAY)
+    assert (lost.verdict.name, lost.rulings) == ("review", ())
+    assert lost.verdict.reasons[-1].startswith("1 of 1 decisions of gate.accepted do not hold")
 
 
 @pytest.mark.parametrize(("kind", "verdict"), [("undecided", "review"), ("plausible_sign", "pass")])
@@ -226,7 +240,7 @@ def test_a_decision_is_bound_to_model_class_and_regions() -> None:
     assert shuffled.correlation_id(result) == name
     others = [
         (replace(result, model=SimpleNamespace(digest="cd" * 32)), one),
-        (replace(result, image_ids=tuple(f"{n + 1:016x}" for n in range(100))), one),
+        (replace(result, region_image=result.region_image + 1), one),
         (result, correlation(1, "shortcut", regions=(0, 2))),
     ]
     for other, changed in others:

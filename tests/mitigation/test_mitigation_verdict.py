@@ -88,6 +88,9 @@ def test_one_gate_at_a_time(arm: ArmOutcome, name: str, gate: str) -> None:
 def test_what_the_re_audit_finds() -> None:
     left = replace(CLEAN, remaining=("shortcut 1",))
     assert judge(outcome(), left) == ("no_change", {"shortcut gone in the re-audit"})
+    ended = replace(CLEAN, searched=False)
+    both = {"shortcut gone in the re-audit", "nothing new in the re-audit"}
+    assert judge(outcome(), ended) == ("no_change", both)
     new = replace(CLEAN, appeared=("shortcut 2",))
     assert judge(outcome(), new) == ("worse", {"nothing new in the re-audit"})
 

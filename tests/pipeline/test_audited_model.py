@@ -153,7 +153,7 @@ def test_a_class_that_is_hardly_predicted_does_not_end_the_search(root, tmp_path
     config = config.model_copy(update={"gate": gate})
     result = audit(config, key=b"k" * 32, cache=Cache(tmp_path)).result
     assert result.verdict.name == "not_auditable"
-    assert "below 60 % (gate.min_prediction_share)" in result.verdict.reasons[0]
+    assert "less than 60 % of the films each (gate.min_pred" in result.verdict.reasons[0]
     assert result.correlations[0].confirmation.status == "confirmed"
     assert apply_decisions(result, (), gate, None).verdict == result.verdict
 

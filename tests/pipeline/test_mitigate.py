@@ -10,8 +10,10 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -27,9 +29,11 @@ from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.mitigation_result import MitigationResult
-from ravl_med.evidence.results import ConfirmedFeature, Kind
+from ravl_med.evidence.results import ConfirmedFeature, Kind, ReviewDecision
 from ravl_med.mitigation.distributed import Processes, make_fabric
+from ravl_med.mitigation.spurious_regions import choose_features
 from ravl_med.phantoms.cohort import synthesize
+from ravl_med.pipeline import mitigate as mitigation_module
 from ravl_med.pipeline.audit import audit
 from ravl_med.pipeline.mitigate import Mitigation, find_past_audit, mitigate, reaudit_config
 from ravl_med.pipeline.mitigation_folder import write_mitigation
@@ -293,6 +297,35 @@ def test_an_earlier_audit_counts_only_for_the_same_model_films_and_settings(
         (lambda path: path.unlink() or os.mkfifo(path), "run.json"),
     ):
         assert found(change, name) is None
+
+
+def test_a_new_audit_is_seen_as_reviewers_see_it_too(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is used again: what they call the disease is left alone."""
+    kinds: tuple[Kind, ...] = ("shortcut", "undecided", "shortcut")
+    features = tuple(replace(workplace.feature(kind), rank=n) for n, kind in enumerate(kinds, 1))
+    rulings = (
+        ReviewDecision(1, "disease", "", "an effusion", "R", "2026-11-25", True),
+        ReviewDecision(2, "shortcut", "", "a marker", "R", "2026-11-25", True),
+        ReviewDecision(3, "disease", "2026-11-25", "an effusion", "R", "2026-11-25", False),
+    )
+    real = mitigation_module.audit
+
+    def decided(config: Config, **known: Any) -> Any:
+        made = real(config, **known)
+        return replace(made, result=replace(made.result, rulings=rulings), features=features)
+
+    monkeypatch.setattr(mitigation_module, "audit", decided)
+    chosen: list[list[int]] = []
+
+    def choose(known: Sequence[ConfirmedFeature], forced: Sequence[int]) -> tuple[()]:
+        chosen.append([one.rank for one in choose_features(known, forced)])
+        return ()
+
+    monkeypatch.setattr(mitigation_module, "choose_features", choose)
+    workplace.mitigate(workplace.config, None)
+    assert chosen == [[2, 3]]
 
 
 def test_nothing_to_do_is_said_and_written(workplace: Workplace, tmp_path: Path) -> None:

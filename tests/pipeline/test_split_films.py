@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ravl_med.encoders.kept_films import gray_levels
 from ravl_med.encoders.open_clip import save_model
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.engine.local import LocalEngine
-from ravl_med.errors import ConfigError
+from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.counterfactual import CounterfactualModel, prepare_inputs
 from ravl_med.evidence.counterfactual.fills import Interpolation
 from ravl_med.evidence.results import ConfirmedFeature
@@ -153,6 +154,18 @@ def test_films_in_several_files_are_those_of_the_cohort(root: Path, tmp_path: Pa
 
 class EndedError(Exception):
     """What ends a run here."""
+
+
+def test_the_same_pixels_in_two_splits_are_refused_with_their_number(
+    root: Path, tmp_path: Path
+) -> None:
+    films = read(config_of(root), tmp_path)
+    others = films.embeddings.digests
+    same = replace(films, embeddings=replace(films.embeddings, digests=(*others[:3], "0" * 64)))
+    other = replace(films, embeddings=replace(films.embeddings, digests=("1" * 64,)))
+    films.require_other_pixels(other, ("test", "validation"))
+    with pytest.raises(DataError, match="3 films of split 'test' have the same pixels as films"):
+        films.require_other_pixels(same, ("test", "validation"))
 
 
 def test_a_run_that_was_ended_reads_what_it_lacks(

@@ -347,11 +347,7 @@ def _removal_of(explored: Exploration) -> Removal:
 
 
 def _carriers(effect: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
-    """Which regions carry the feature, (n,).
-
-    A device that spans several regions leaves some of them with a corner of it, whose effect is a
-    small part of the whole.
-    """
+    """Which regions carry the feature, (n,), and not a mere corner of it."""
     carries: NDArray[np.bool_] = np.nan_to_num(effect, nan=-1.0) > 0
     return carries & (np.nan_to_num(effect, nan=-1.0) >= threshold)
 

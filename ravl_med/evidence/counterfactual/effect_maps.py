@@ -515,10 +515,7 @@ def effects_over(
 
 
 def _window_rows(places: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Rows of the windows that are the places, or that lie over them most, (k,).
-
-    Those are all that a larger place holds.
-    """
+    """Rows (k,) of the windows that are the places, lie over them most, or lie within them."""
     shared = box_shares(places, windows)
     most = shared.max(axis=1, keepdims=True)
     return np.flatnonzero((shared >= most - _EQUAL).any(axis=0))

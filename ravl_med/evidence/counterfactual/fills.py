@@ -187,10 +187,7 @@ _WIDE = 2  # pixels of a border
 
 
 def _cut_patches(pictures: Sequence[Image], place: Place) -> list[tuple[Image, float]]:
-    """Return what a place holds beyond its border carried on, (3, h, w), and how it stands out.
-
-    All at once: the place and the pixels around it are cut out of each picture as more channels.
-    """
+    """Return what a place holds beyond its border carried on, (3, h, w), and how it stands out."""
     x0, y0, x1, y1 = place
     left, top = max(x0 - 1, 0), max(y0 - 1, 0)
     cut = np.concatenate([one[:, top : y1 + 1, left : x1 + 1] for one in pictures])

@@ -346,10 +346,7 @@ def fill_pairs(
 
 
 def _fine_detail(picture: NDArray[np.float32], box: NDArray[np.float32]) -> float:
-    """Root mean square of the fine detail in a box of a film (3, S, S), in units of the input.
-
-    Man-made objects have edges; scatter, motion and the depth of the body blur what is of the body.
-    """
+    """Root mean square of fine detail, as man-made edges have it, in a box of a film (3, S, S)."""
     x0, y0, x1, y1 = pixel_boxes(box[None], picture.shape[1:])[0].tolist()
     around = int(4 * _FINE)
     top, left = max(y0 - around, 0), max(x0 - around, 0)

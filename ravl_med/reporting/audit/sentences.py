@@ -217,10 +217,7 @@ def harm_sentence(result: AuditResult, correlation: SpuriousCorrelation) -> str:
 
 
 def _called_right(result: AuditResult, arms: AccuracyByPresence, c: int) -> str:
-    """Say of a class how many films are called right, with the feature and without it.
-
-    Where counts of few patients are hidden a rate is a step, and no count follows from it.
-    """
+    """Say of a class how many films are called right, with and without the feature; or the rate."""
     films, others = int(arms.n_present[c]), int(arms.n_absent[c])
     share, share_other = float(arms.accuracy_present[c]), float(arms.accuracy_absent[c])
     if min(films, others) <= 0 or not (math.isfinite(share) and math.isfinite(share_other)):

@@ -37,6 +37,7 @@ from ravl_med.reporting.mitigation.report import (
     OUTCOME_NAMES,
     gone_sentence,
     mitigated_sentence,
+    nothing_new,
     worsened_sentence,
 )
 from ravl_med.reporting.mitigation.tables import (
@@ -233,6 +234,6 @@ def _audited_again(result: MitigationResult) -> list[str]:
         bullets(reaudit.reasons),
         *remaining,
         "Appeared:",
-        bullets(reaudit.appeared) or "- nothing: no other correlation counts",
+        bullets(reaudit.appeared or (nothing_new(reaudit),)),
         f"What these films could have shown: {escaped(reaudit.detectable) or 'not known'}",
     ]

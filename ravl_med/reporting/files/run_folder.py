@@ -270,10 +270,7 @@ _OLD = ".old"
 
 
 def _retire(old: Path, target: Path) -> str:
-    """Remove an earlier run whose place is taken, or keep it where it holds what is not in the new.
-
-    Returns the name that it is kept under, or blank.
-    """
+    """Remove an earlier run, or keep it where it holds more; return its name then, else blank."""
     strangers = find_strangers(old) or Strangers()
     theirs = [*strangers.foreign, *strangers.changed]
     lost = [name for name in theirs if _digest(old / name) != _digest(target / name)]

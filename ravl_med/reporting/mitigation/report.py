@@ -111,12 +111,17 @@ def gone_sentence(reaudit: Reaudit) -> str:
     if reaudit.remaining:
         found = plural(len(reaudit.remaining), "mitigated shortcut")
         return f"Not gone: {found} found again on the films of the final test."
-    if reaudit.verdict == "not_auditable":
-        return "Not known: the films of the final test did not allow an audit of the new model."
+    if not reaudit.searched:
+        return "Not known: the films of the final test are no test of the new model."
     return (
         "Gone: no mitigated shortcut was found again on the films of the final test, within what "
         "these films could have shown."
     )
+
+
+def nothing_new(reaudit: Reaudit) -> str:
+    """Say that nothing appeared, or that it is not known."""
+    return "Nothing: no other correlation counts." if reaudit.searched else "Not known."
 
 
 def mitigation_blocks(result: MitigationResult, details: MitigationDetails) -> list[blocks.Block]:
@@ -315,7 +320,7 @@ def _reaudit_chapter(result: MitigationResult) -> list[blocks.Block]:
 
 
 def _reaudit(reaudit: Reaudit) -> list[blocks.Block]:
-    appeared = reaudit.appeared or ("Nothing: no other correlation counts.",)
+    appeared = reaudit.appeared or (nothing_new(reaudit),)
     remaining: list[blocks.Block] = (
         [blocks.Section("Found again"), blocks.Items(reaudit.remaining)]
         if reaudit.remaining

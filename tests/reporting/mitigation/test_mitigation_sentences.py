@@ -9,6 +9,7 @@ from ravl_med.reporting.layout.drawings import epochs_text
 from ravl_med.reporting.mitigation.report import (
     gone_sentence,
     mitigated_sentence,
+    nothing_new,
     worsened_sentence,
 )
 from ravl_med.reporting.mitigation.tables import arm_kind, difference_text
@@ -95,6 +96,10 @@ def test_whether_the_shortcut_is_gone():
     assert gone_sentence(replace(reaudit, remaining=("a", "b"))).startswith(
         "Not gone: 2 mitigated shortcuts found again"
     )
-    assert gone_sentence(replace(reaudit, verdict="not_auditable")).startswith("Not known: ")
+    assert gone_sentence(replace(reaudit, verdict="not_auditable")).startswith("Gone: ")
+    ended = replace(reaudit, searched=False, appeared=())
+    assert gone_sentence(ended).startswith("Not known: ")
+    assert nothing_new(ended) == "Not known."
+    assert nothing_new(replace(ended, searched=True)).startswith("Nothing: ")
     assert verdict_name("not_auditable") == "Not auditable"
     assert verdict_name("other") == "other"
