@@ -107,7 +107,7 @@ def test_a_file_that_is_no_table(tmp_path):
     for kind in ("pipe", "/dev/zero"):
         if kind == "pipe":
             os.mkfifo(tmp_path / kind)
-        with pytest.raises(DataError, match="expected a regular file. Name a CSV"):
+        with pytest.raises(DataError, match=r"expected a regular file\. Name a CSV"):
             read_scores(tmp_path / kind, COHORT)
     with pytest.raises(DataError, match="not a UTF-8 CSV table"):
         read(tmp_path, b"\xff\xfe\x00")
