@@ -296,6 +296,12 @@ def test_a_folder_of_images_and_a_table_is_enough(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(table, encoding="utf-8")
     looked = run("inspect", str(tmp_path))
     assert "49 files read, 48 films kept: 24 patients" in looked.output
+    waits = run("init", str(tmp_path), "--out", str(tmp_path / "waits"))
+    assert "Not ready: a model: name its folder in the config (model is not there" in waits.output
+    assert "demonstration" not in waits.output
+    waiting = load_config(tmp_path / "waits" / "audit.yaml")
+    assert (waiting.model.quickstart, waiting.cohort.split) == (None, None)
+    assert waiting.model.path == tmp_path / "waits" / "model"
     (tmp_path / "model").mkdir()
     outcome = run("init", str(tmp_path), "--model", str(tmp_path / "model"))
     assert outcome.exit_code == 0, outcome.output

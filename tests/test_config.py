@@ -1,6 +1,7 @@
 """The config: strict keys with a guess, YAML 1.2, paths beside the file, overrides."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -8,10 +9,11 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from ravl_med.cli import app
-from ravl_med.config.base import Section
+from ravl_med.config.base import Section, explain_problems
 from ravl_med.config.loading import Config, load_config, parse_yaml
 from ravl_med.config.reference import config_reference
 from ravl_med.config.task import ClassConfig, TaskConfig
@@ -293,10 +295,24 @@ def test_a_template_is_text_whatever_else_it_holds(template: str, prompt: str) -
             task(template)
         return
     before, _, after = template.partition("{}")
-    filled = TaskConfig(
-        classes={n: ClassConfig(prompts=(prompt,)) for n in "ab"}, templates=(template,)
-    )
+    classes = {n: ClassConfig(prompts=(more + prompt,)) for n, more in (("a", ""), ("b", "no "))}
+    if not (before + prompt + after).strip():
+        with pytest.raises(ValueError, match=r"classes\.a\.prompts: a prompt is blank"):
+            TaskConfig(classes=classes, templates=(template,))
+        return
+    filled = TaskConfig(classes=classes, templates=(template,))
     assert filled.texts()["a"] == [before + prompt + after]
+    with pytest.raises(ValueError, match="classes a and b have the same prompts"):
+        TaskConfig(classes=dict.fromkeys("ab", classes["a"]), templates=(template,))
+
+
+def test_prompts_are_a_list() -> None:
+    for prompts, said in (("Pneumonia.", r"expected a list, as \[Pneumonia\.\]"),
+                          ([], "the list should have at least 1 item, not 0")):  # fmt: skip
+        with pytest.raises(ValidationError) as caught:
+            TaskConfig.model_validate({"classes": {n: {"prompts": prompts} for n in "ab"}})
+        first, _ = explain_problems(caught.value, TaskConfig)
+        assert re.search(rf"^classes\.a\.prompts: {said}", first)
 
 
 # Hostile text

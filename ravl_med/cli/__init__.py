@@ -235,7 +235,7 @@ def init(
     sys.stdout.write("\n")
     console.say(f"Manifest: {escape(str(start.manifest))}")
     console.say(f"Config:   {escape(str(start.config))}")
-    if model is None:
+    if model is None and start.report.reports:
         console.say(
             "No --model was given: this config is a demonstration. It trains a small model on half "
             "of your films and audits it on the other half."

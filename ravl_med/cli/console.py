@@ -6,6 +6,7 @@ Progress is a bar for each stage on a terminal; in a log a line for each stage, 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import select
@@ -358,7 +359,10 @@ def print_audit(run: Audit, folder: Path, config: Path) -> None:
 
 
 def _audit_lines(run: Audit) -> Iterator[str]:
-    result = run.result
+    from ravl_med.evidence.disclosure_control import hide_small_cells
+    from ravl_med.reporting.wording import number, plural
+
+    result = hide_small_cells(run.result, run.config.hidden_below)  # logs are shared as reports are
     yield from result.verdict.reasons
     for check in result.sanity.checks if result.sanity is not None else ():
         if check.status == "odd":
@@ -370,9 +374,9 @@ def _audit_lines(run: Audit) -> Iterator[str]:
             f"{run.halved_to} films were encoded at a time."
         )
     yield (
-        f"{cohort.images} films of {cohort.patients} patients audited, "
+        f"{cohort.images} films of {plural(cohort.patients, 'patient')} audited, "
         f"{sum(cohort.rejected.values())} set aside; accuracy "
-        f"{100 * result.accuracy.overall:.1f} %."
+        f"{number(100 * result.accuracy.overall, 1)} %."
     )
     yield from _search_lines(result)
     if run.config.cohort.synthetic is not None:
@@ -413,6 +417,7 @@ def print_comparison(comparison: Comparison, folder: Path) -> None:
 
 def print_mitigation(run: Mitigation, folder: Path) -> None:
     """Print the verdict, a line for each arm, and the place of the new model."""
+    from ravl_med.reporting.mitigation.report import gone_sentence, nothing_new
     from ravl_med.reporting.wording import percent
 
     result = run.result
@@ -428,9 +433,9 @@ def print_mitigation(run: Mitigation, folder: Path) -> None:
         terminal.print(f"  Note: {escape(note)}")
     if result.reaudit is not None:
         again = result.reaudit
-        left = "; ".join(again.remaining) or "the shortcut is gone"
-        new = "; ".join(again.appeared) or "no new one"
-        terminal.print(escape(f"  Re-audit ({again.verdict.replace('_', ' ')}): {left}; {new}."))
+        new = "; ".join(again.appeared) or nothing_new(again)
+        terminal.print(escape(f"  Re-audit ({again.verdict.replace('_', ' ')}): "), end="")
+        terminal.print(escape(f"{gone_sentence(again)} Appeared: {new}"))
     if run.model is not None:
         terminal.print(f"Model:  {escape(str(folder / 'model'))}")
     report = escape(str(folder / "report.pdf"))
@@ -439,7 +444,7 @@ def print_mitigation(run: Mitigation, folder: Path) -> None:
 
 def _correlation_line(correlation: SpuriousCorrelation, result: AuditResult) -> str:
     from ravl_med.reporting.audit.sentences import feature_name
-    from ravl_med.reporting.wording import class_name, class_names, signed
+    from ravl_med.reporting.wording import class_name, class_names, number, signed
 
     cluster, tested = correlation.cluster, correlation.confirmation
     found, classes = correlation.counterfactual, result.classes
@@ -450,16 +455,16 @@ def _correlation_line(correlation: SpuriousCorrelation, result: AuditResult) -> 
     )
     if correlation.confirmed:
         up, down = tested.arms.gap[cluster.raised_class], tested.arms.opposed_gap
-        line += f"the model finds {raised} {100 * up:.0f} points more often"
+        line += f"the model finds {raised} {number(100 * up, 0)} points more often"
         if cluster.opposed_classes:
             lost = class_names(classes, cluster.opposed_classes)
-            line += f" and {lost} {100 * -down:.0f} points less often"
+            line += f" and {lost} {number(-100 * down, 0)} points less often"
         line += " (q below 0.001)" if tested.q_value < 0.001 else f" (q {tested.q_value:.3f})"
     else:
         line += f"the model calls more films {raised}"
         if found is not None and found.removal.undoes(0.0):
             line += f"; {100 * found.removal.harm:.0f} % of the other films are wrong for it"
-        elif found and found.transplant:
+        elif found and found.transplant and math.isfinite(found.transplant.decisions):
             line += f"; put in, it changes {100 * found.transplant.decisions:.0f} of 100 answers"
     if found is not None and found.removal.both is not None:
         line += f"; removal {signed(found.removal.both.contrast, 2)} logits"

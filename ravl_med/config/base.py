@@ -139,7 +139,12 @@ def _explain(issue: Any, model: type[BaseModel], names: Mapping[str, str]) -> st
         return f"{where}expected {expected}; got {repr(issue['input'])[:_LONGEST]}."
     if issue["type"] == "model_type":
         return f"{where}expected a section of keys; got {type(issue['input']).__name__}."
-    message = issue["msg"].removeprefix("Value error, ")
+    if issue["type"] == "tuple_type":
+        return f"{where}expected a list, as [{str(issue['input'])[:_LONGEST]}]."
+    message = (
+        issue["msg"].replace("Tuple should", "The list should").replace(" after validation", "")
+    )
+    message = message.removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if issue["type"] in ("missing", "value_error"):
         return f"{where}{message}."

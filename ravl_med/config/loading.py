@@ -86,9 +86,10 @@ def parse_yaml(path: Path, key: str = "config") -> Any:
     try:
         return bounded_reading.parse_yaml(bounded_reading.read_regular(path).decode("utf-8"))
     except FileNotFoundError:
+        where = "Paths are relative to the config file; copy it there too, or name its own place."
         raise ConfigError(
-            f"{key} {path.name!r}: no such file. Check the spelling, or start from a file in "
-            "configs/."
+            f"{key} {path.name!r}: no such file. "
+            f"{'Start from a file in configs/.' if key == 'config' else where}"
         ) from None
     except (UnicodeDecodeError, OSError) as error:
         what = error if isinstance(error, UnreadableFileError) else type(error).__name__

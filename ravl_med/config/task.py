@@ -213,6 +213,13 @@ class TaskConfig(Section):
         for template in self.templates:
             if template.count("{}") != 1:
                 raise ValueError(f"template {template!r} must hold the placeholder {{}} once")
+        named: dict[frozenset[str], str] = {}
+        for name, texts in self.texts().items():
+            if not all(map(str.strip, texts)):
+                raise ValueError(f"classes.{name}.prompts: a prompt is blank; write a text")
+            same = named.setdefault(frozenset(texts), name)
+            if same != name:
+                raise ValueError(f"classes {same} and {name} have the same prompts; write others")
         return self
 
     def columns(self) -> dict[str, dict[str, int]]:

@@ -392,10 +392,7 @@ def _constant(regions: NDArray[np.float32]) -> NDArray[np.float32]:
 def _halfway(
     score: NDArray[np.float32], films: NDArray[np.int64], learned: NDArray[np.int64]
 ) -> float:
-    """Halfway between films that a feature was learned from and the others, by their best region.
-
-    score (m,) and films (m,) are of regions; learned are positions of those it was learned from.
-    """
+    """Halfway between the best regions (m,) of films that a feature was learned from and others."""
     known, film = np.unique(films, return_inverse=True)
     highest = np.full(len(known), -np.inf)
     np.maximum.at(highest, film, score)

@@ -382,13 +382,15 @@ def save_model(model: nn.Module, config: dict[str, Any], folder: Path) -> None:
 
 def _read_layout(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
+        what = "a file; name one in model.weights" if folder.is_file() else "no such folder"
         raise ModelError(
-            f"model.path: no such folder; expected a folder with {_CONFIG} and weights. Paths are "
-            "relative to the config file."
+            f"model.path: {what}. Expected a folder with {_CONFIG}, or config.json of Hugging "
+            "Face, and weights. Paths are relative to the config file."
         )
     if not (folder / _CONFIG).is_file():
         raise ModelError(
-            f"model.path: the folder has no {_CONFIG}; expected one beside the weights."
+            f"model.path: the folder has no {_CONFIG}, and no config.json of Hugging Face; "
+            "expected one beside the weights."
         )
     try:
         layout = local_files.read_json(folder / _CONFIG, "model.path")

@@ -376,11 +376,7 @@ def _without_claim(
     embeddings: NDArray[np.float32] | None,  # (R, D)
     evidence: EvidenceConfig,
 ) -> NDArray[np.bool_]:
-    """Films (N,) without a feature and all that is folded into it; with too few, without it.
-
-    One thing lies in several clusters, each of which holds it on some of its films alone: of the
-    others many have it, and are no controls. Nor are films with a region like one of the feature.
-    """
+    """Films (N,) that may be controls: without a feature, what is folded into it, or alike."""
     bare: NDArray[np.bool_] = ~np.logical_or.reduce([one.cluster.present for one in folded])
     regions, film = candidate.cluster.regions, data.region_image
     if embeddings is not None and len(regions) and bare.any():

@@ -123,11 +123,7 @@ class AlikePatients:
             yield shown[part].reshape(patients, films), made[part].reshape(patients, films)
 
     def _beyond(self, present: NDArray[np.bool_], correct: NDArray[np.bool_], observed: int) -> int:
-        """Return 1 or -1 where every draw will surely lie below or above, else 0.
-
-        Mean and variance under exchange are known; the chance that a draw is as far from the mean
-        as what was observed is bounded as Bernstein does it, group by group.
-        """
+        """Return 1 or -1 where every draw will surely lie below or above (Bernstein), else 0."""
         if len(present) < _FILMS:
             return 0
         groups = np.array([_spread(*flags) for flags in self._flags(present, correct)])

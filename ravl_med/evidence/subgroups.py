@@ -314,11 +314,7 @@ def _adjusted_gap(films: NDArray[np.float64], hits: NDArray[np.float64]) -> floa
 def _standardise(
     films: NDArray[np.float64], hits: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Films and hits that both arms are worth when every stratum has the same weight in them.
-
-    Counts are (..., V, 2), the result (..., 2): their quotient is the weighted share of hits, the
-    films are the effective ones of Kish. Both are 0 where no stratum has both arms.
-    """
+    """Films (Kish) and hits (..., 2) of both arms (..., V, 2), all strata weighing the same."""
     total = films.sum(axis=-1, keepdims=True)
     weight = films.prod(axis=-1, keepdims=True) / np.maximum(total, 1)
     each = weight / np.maximum(films, 1)

@@ -154,11 +154,7 @@ def check_audited_model(
 def _check_regions(
     model: AuditedModel, inputs: NDArray[np.float32], films: Sequence[int], seed: int
 ) -> list[ModelCheck]:
-    """Check that the model tells a region from its neighbour, by covering either of them.
-
-    Regions that are finer than the cells of the model's feature map say little of what lies in
-    them: their embeddings are mostly those of their surroundings.
-    """
+    """Check that the model tells a region from its neighbour, by covering either of them."""
     rng, ratios = np.random.default_rng([seed, 31]), []
     embeddings = model.embeddings
     for picture, film in zip(inputs, films, strict=True):

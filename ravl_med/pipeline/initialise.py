@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +199,8 @@ def initialise(plan: StartPlan, *, progress: Progress = lambda stage, done, tota
             f"none of {survey.files} files is a frontal chest film that can be read "
             f"({counts or 'the folder is empty'})."
         )
+    if plan.model is None and not report.reports:
+        plan = replace(plan, model=out / "model")  # a name that waits for one
     findings = read_findings(survey)
     halves = _halves(survey) if plan.model is None else None
     audited = [
@@ -226,8 +228,11 @@ def _lacking(
 ) -> tuple[str, ...]:
     """Return what an audit still lacks; `audited` are the findings of its films."""
     lacking = []
-    if plan.model is None and not report.reports:
-        lacking.append("a model: name its folder in the config; there is no report to train one on")
+    if plan.model is not None and not plan.model.exists():
+        lacking.append(
+            f"a model: name its folder in the config ({plan.model.name} is not there; a small one "
+            "is trained where there are reports and no --model)"
+        )
     if not finding:
         lacking.append("labels: write a column into the manifest, and name it in the config")
         return tuple(lacking)

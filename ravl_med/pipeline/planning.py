@@ -98,6 +98,12 @@ class CostPlan:
         """Return the plan as plain values, for JSON."""
         return asdict(self)
 
+    @property
+    def hours(self) -> float:
+        """What was measured, all together."""
+        first = self.embed_hours + self.looking_hours + self.cluster_hours + self.effect_hours
+        return first + self.counterfactual_hours + self.dependence_hours
+
     def lines(self) -> list[str]:
         """Return the plan as a short table."""
         each = 1000.0 * np.array([self.read_seconds, self.region_seconds, self.encode_seconds])
@@ -118,6 +124,7 @@ class CostPlan:
             ("counterfactuals", f"{_hours(self.counterfactual_hours)} if {_TESTED} features are "
              "tested"),
             ("dependence", _hours(self.dependence_hours)),
+            ("all of these", _hours(self.hours)),
             ("report", f"{self.text_seconds:.1f} s per film shown, to look for text"
              if self.text_seconds else "no text is looked for"),
             ("not measured", "confirmation, power, pages of the report: 14 s on the quickstart"),
@@ -159,8 +166,7 @@ def plan_cost(
     run = stages.Run(cache, progress)
     manifest = stages.prepare_manifest(config, run)
     cohort = stages.list_films(config, manifest)
-    if not len(cohort):
-        raise DataError(f"{cohort.name}: no row of it can be audited; expected films with a label.")
+    stages.require_films(cohort, config.gate.max_rejected_fraction)
     with using_threads(config.threads or (1 if workers else None)):  # as a worker computes
         folder, _ = stages.prepare_model(config, manifest, reader, run)
         encoder = stages.open_model_of(config, folder)

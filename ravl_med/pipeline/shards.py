@@ -16,7 +16,7 @@ from ravl_med.encoders.base import using_threads
 from ravl_med.encoders.batches import BatchEncoder, read_size
 from ravl_med.encoders.film_store import FilmStore, part_number
 from ravl_med.engine import Engine, opened_engine
-from ravl_med.errors import ConfigError
+from ravl_med.errors import ConfigError, DataError
 from ravl_med.pipeline import stages
 from ravl_med.pipeline.embedding import (
     Model,
@@ -75,6 +75,11 @@ class EmbeddingReport:
     rejected: Mapping[str, int]  # films that could not be read now
     halved_to: int  # films encoded at once, where memory did not suffice for more; 0: it did
 
+    @property
+    def reasons(self) -> str:
+        """Why films were set aside, and how many."""
+        return ", ".join(f"{reason} {n}" for reason, n in sorted(self.rejected.items()))
+
     def lines(self) -> list[str]:
         """Return the report in lines."""
         lines = [
@@ -89,8 +94,7 @@ class EmbeddingReport:
                 f"{self.megabytes / self.seconds:.3g} MB a second."
             )
         if self.rejected:
-            reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(self.rejected.items()))
-            lines.append(f"Set aside: {reasons}.")
+            lines.append(f"Set aside: {self.reasons}.")
         if self.halved_to:
             lines.append(
                 f"Not enough memory: {self.halved_to} films are encoded at a time "
@@ -125,14 +129,22 @@ def embed(
     reader = FilmReader.of(config.cohort)
     run = stages.Run(cache, progress)
     manifest = stages.prepare_manifest(config, run)
-    cohort = stages.list_films(config, manifest)
+    cohort, most = stages.list_films(config, manifest), config.gate.max_rejected_fraction
+    stages.require_films(cohort, most)
     with (
         using_threads(config.threads),
         opened_engine(config.engine, config.model.device, config.threads) as engine,
     ):
         folder, _ = stages.prepare_model(config, manifest, reader, run)
         model = (stages.open_model_of(config, folder), folder)
-        return _embed_parts(engine, config, cohort, model, root, shard, run)
+        report = _embed_parts(engine, config, cohort, model, root, shard, run)
+    lost, listed = sum(report.rejected.values()), len(cohort) + len(cohort.rejected)
+    if lost == len(cohort) or lost + len(cohort.rejected) > most * listed:
+        raise DataError(
+            f"{cohort.name}: {lost} of {listed} films cannot be used ({report.reasons}); expected "
+            f"at most {100 * most:g} % (gate.max_rejected_fraction), else no audit begins."
+        )
+    return report
 
 
 def require_root(config: Config, cache: Cache, verb: str) -> Path:

@@ -108,7 +108,7 @@ class Artifact:
     """An object on a film that is not part of the body."""
 
     kind: str  # of `ARTIFACTS`
-    score: float  # likelihood of its core, 0.5 to 1
+    score: float  # likelihood of its core, at most 1
     box: tuple[float, float, float, float]  # xyxy as shares of the film's width and height
     likely: Mapping[str, float] = field(default_factory=dict)  # of kinds that it may be, the mean
     sure: bool = True  # of letters: the kind is likely enough to be said

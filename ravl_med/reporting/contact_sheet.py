@@ -374,7 +374,7 @@ def _draw_head(sheet: ContactSheet, width: int) -> Image.Image:
     if any(LOOKS[kind.source].text for film in sheet.films for kind in film.regions.kinds):
         notes.append("A box has no name where there is no room for it.")
     if any(kind.score is not None for film in sheet.films for kind in film.regions.kinds):
-        notes.append("The number behind an artifact is how sure the segmenter is, 0.5 to 1.")
+        notes.append("The number behind an artifact is how sure the segmenter is, at most 1.")
     lines += [(part, 12, _MUTED) for note in notes for part in _wrapped(note, 12, inner)]
     head = Image.new("RGB", (width, _MARGIN + 30 + 19 * len(lines) + 38), "white")
     pen = ImageDraw.Draw(head)

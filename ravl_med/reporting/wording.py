@@ -74,7 +74,7 @@ REGION_PROBLEMS = {
     "looks_lateral": "films that look lateral, on which no anatomy is named",
     "looks_turned": "films that lie on a side or on their head, on which no anatomy is named",
     "looks_mirrored": "films that look mirrored and do not say so: sides are the picture's",
-    "over_limit": "regions over the limit of a film",
+    "over_limit": "regions left out, more than a film may have (regions.max_per_image)",
     "no_region": "films without any region, which took tiles",
     "other_image": "images of the table that are none of these films",
     "size_differs": "boxes drawn on a film of another size",

@@ -102,8 +102,9 @@ def test_the_verb_prints_a_table_or_json(root, monkeypatch):
     assert table.exit_code == 0, table.output
     assert table.stdout.splitlines()[0].split() == ["films", "40"]
     named = [line.split("  ")[0] for line in table.stdout.splitlines()]
-    assert named[4:11] == [
-        "embedding", "looking", "clusters", "effects", "counterfactuals", "dependence", "report",
+    assert named[4:12] == [
+        "embedding", "looking", "clusters", "effects", "counterfactuals", "dependence",
+        "all of these", "report",
     ]  # fmt: skip
     told = CliRunner().invoke(app, [*words, "--json", "--films", "1000"])
     document = json.loads(told.stdout)

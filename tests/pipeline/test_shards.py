@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ravl_med.cohort.manifest import read_manifest
 from ravl_med.config.loading import Config
 from ravl_med.encoders import batches
 from ravl_med.engine import opened_engine
-from ravl_med.errors import ConfigError
+from ravl_med.errors import ConfigError, DataError
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.pipeline.embedding import embed_with
 from ravl_med.pipeline.shards import Shard, embed
@@ -85,6 +86,29 @@ def test_the_report_tells_films_and_megabytes_a_second(root, model, tmp_path):
     films, megabytes = 60 / report.seconds, report.megabytes / report.seconds
     told = f"{report.seconds:.0f} s: {films:.3g} films and {megabytes:.3g} MB a second."
     assert told in report.lines()
+
+
+@pytest.mark.parametrize(
+    ("broken", "refused"), [(4, [""]), (4, ["", ""]), (30, ["30"]), (30, ["16", "14"])]
+)
+def test_a_cohort_that_no_audit_takes_is_not_called_complete(
+    root, model, tmp_path, broken, refused
+):
+    folder = shutil.copytree(root / "cohort", tmp_path / "cohort")
+    for path in sorted(folder.rglob("*.dcm"))[:broken]:
+        path.write_bytes(b"no film")
+    config = config_of(root, model, cohort={"manifest": folder / "manifest.csv"})
+    for number, lost in enumerate(refused, start=1):
+        shard = Shard(number, len(refused))
+        if lost:
+            with pytest.raises(DataError, match=f"{lost} of 60 films .* .not_dicom {lost}.; exp"):
+                embed(config, shard=shard, cache=Cache(tmp_path))
+        else:
+            embed(config, shard=shard, cache=Cache(tmp_path))
+    (folder / "lost.csv").write_text(f"image,patient,{','.join(CLASSES)}\n../x.dcm,1,1,0,0,0,0\n")
+    lost = config_of(root, model, cohort={"manifest": folder / "lost.csv"})
+    with pytest.raises(DataError, match="none of its 1 rows can be audited"):
+        embed(lost, cache=Cache(tmp_path))
 
 
 def test_any_number_of_shards_makes_the_same_files(root, model, tmp_path):

@@ -85,8 +85,8 @@ def test_what_is_said() -> None:
     )
     assert regions == "Regions: artifacts; anatomy. 2.0 per film (mean)."
     assert problems == (
-        "Problems: films on which no anatomy was found: 3; never heard: 2; regions over the limit "
-        "of a film: 1."
+        "Problems: films on which no anatomy was found: 3; never heard: 2; regions left out, more "
+        "than a film may have (regions.max_per_image): 1."
     )
 
 

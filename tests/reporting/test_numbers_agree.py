@@ -44,6 +44,7 @@ CONFIG = Config.model_validate(
         "task": {"classes": {"a": {"prompts": ["A."]}, "b": {"prompts": ["B."]}}},
         "model": {"path": "clip"},
         "evidence": {"relevance": "chest.yaml"},
+        "privacy": {"min_cell": 0},  # the results here are shown whole
     }
 )
 
@@ -105,7 +106,7 @@ Q = r"((?:< |below )?[\d.]+)"
 OF_A_CORRELATION: dict[str, str] = {
     "called right": rf"Of {N} films? of (?P<of>[a-z ]+?) with it, {N} w\w+ called right; without "
     rf"it, {N} of {N}\.",
-    "tested on": rf"These are {N} films? of {N} patients? that had no part",
+    "tested on": rf"They are among {N} films? of {N} patients? that had no part",
     "found and tested": rf"found on {N} patients?, \w+ on {N} others? \(q {Q}, corrected for {N} ",
     "taken out": rf"Taking it out lowers the score for [a-z ]+ by {N} \({N} to {N}\) logits "
     rf"and changes {N} \({N} to {N}\) of 100 answers, beyond control films",
@@ -743,11 +744,23 @@ def test_the_console_says_what_something_foreign_does_where_no_gap_is_confirmed(
     assert "; put in, it changes 38 of 100 answers; removal" in print_line(turning, full_result)
 
 
-def print_line(correlation: SpuriousCorrelation, result: AuditResult) -> str:
+def test_the_console_shows_no_more_than_the_report(full_result: AuditResult) -> None:
+    shown = print_line(full_result.correlations[0], full_result, min_cell=11)
+    assert "accuracy 75.0 %" in shown
+    assert "cardiomegaly – points more often" in shown
+    cohort = replace(full_result.cohort, patients=7)
+    few = print_line(full_result.correlations[0], replace(full_result, cohort=cohort), min_cell=11)
+    assert "films of a hidden number of patients" in few
+    assert "nan" not in shown + few
+
+
+def print_line(correlation: SpuriousCorrelation, result: AuditResult, min_cell: int = 0) -> str:
     """The line of a correlation on the console."""
     lines = replace(result, correlations=(correlation,))
     none = cast("Any", None)
-    run = Audit(CONFIG, lines, none, none, none, Path(), "", "", {"report": 1.0}, False, ())
+    privacy = CONFIG.privacy.model_copy(update={"min_cell": min_cell})
+    config = CONFIG.model_copy(update={"privacy": privacy})
+    run = Audit(config, lines, none, none, none, Path(), "", "", {"report": 1.0}, False, ())
     return printed(lambda: print_audit(run, Path("out"), Path("my.yaml")))
 
 

@@ -377,11 +377,7 @@ def _donors_of_half(
     known: Windows,
     evidence: EvidenceConfig,
 ) -> Donors:
-    """Choose donors among all films of the half, where too few of the mapped ones can be some.
-
-    Classes take turns among these, so that of many classes few films hold what raises one. The
-    place of a donor is the likeliest by what the maps say of windows.
-    """
+    """Choose donors among all films of the half, classes in turn, where mapped ones are too few."""
     data, rng = inputs.data, np.random.default_rng([evidence.seed, 8])
     having, without = (
         spread_over_patients(np.flatnonzero(films & (data.labels >= 0) & own), data.patients, rng)

@@ -426,11 +426,11 @@ def _auroc_sentence(result: AuditResult) -> str:
     ]
     if sanity is None or not known:
         return ""
-    least, c = min(known)
-    return (
-        f"The model distinguishes the findings with an AUROC of {wording.number(least)} "
-        f"({wording.class_name(result.classes, c)}) to {wording.number(max(known)[0])}."
-    )
+    (least, c), most = min(known), max(known)[0]
+    text = f"The model distinguishes the findings with an AUROC of {wording.number(least)}"
+    if most - least < 0.005:  # two classes have one
+        return f"{text}."
+    return f"{text} ({wording.class_name(result.classes, c)}) to {wording.number(most)}."
 
 
 def _subgroup_sentence(result: AuditResult) -> str:

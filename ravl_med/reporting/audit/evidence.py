@@ -393,8 +393,9 @@ def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[b
     if strata is None:
         return []
     note = (
-        "Adjusted: Mantel-Haenszel difference over the subgroups, in points, with its interval by "
-        "patient. V: Cramer's V of the feature and the attribute; with the label it is "
+        "Subgroups are of the films of both halves. Adjusted: Mantel-Haenszel difference over "
+        "them, in points, with its interval by patient. V: Cramer's V of the feature and the "
+        "attribute; with the label it is "
         f"{number(strata.label_association, 2)} (RaVL assumes near 0)."
     )
     empty = [
@@ -423,7 +424,7 @@ def _strata_table(
     )
     rows: list[tuple[blocks.Cell, ...]] = [
         (
-            "all films, unadjusted",
+            "held-out films, unadjusted",
             "",
             *_raw(arms, cluster.raised_class),
             *_raw(arms, cluster.lowered_class),

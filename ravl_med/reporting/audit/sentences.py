@@ -211,7 +211,7 @@ def harm_sentence(result: AuditResult, correlation: SpuriousCorrelation) -> str:
     verb = "loses" if rest == 1 else "lose"
     more = f" {wording.plural(rest, 'more class', 'es')} {verb} too." if rest > 0 else ""
     return (
-        f"{known}{more} These are {wording.plural(test.films, 'film')} of "
+        f"{known}{more} They are among {wording.plural(test.films, 'film')} of "
         f"{wording.plural(test.patients, 'patient')} that had no part in the search."
     )
 
@@ -297,12 +297,12 @@ def strata_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) 
     smallest = f"smallest {wording.signed(100 * least)} points ({where})"
     if turned:
         return (
-            f"The gap on {raised} does not hold in {turned} of "
+            f"In both halves the gap on {raised} does not hold in {turned} of "
             f"{wording.plural(len(gaps), 'subgroup')}; {smallest}."
         )
     return (
-        f"The gap on {raised} holds in all {len(gaps):,} subgroups that can be compared; "
-        f"{smallest}."
+        f"In both halves the gap on {raised} holds in all {len(gaps):,} subgroups that can be "
+        f"compared; {smallest}."
     )
 
 

@@ -48,8 +48,8 @@ NEXT_STEPS: dict[VerdictName, str] = {
     "again whenever model, prompts or acquisition change, and on films of the site where it will "
     "be used.",
     "not_auditable": "Fix the problems that the reasons name (more films, more of a class, other "
-    "prompts, readable films) and run the audit again. What is named here was found all the same; "
-    "what else the model uses is not known until then.",
+    "prompts, readable films) and run the audit again. What the model uses beyond what is named "
+    "here is not known until then.",
 }
 
 

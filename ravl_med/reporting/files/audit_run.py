@@ -162,12 +162,7 @@ def _fill(
 
 
 def _film_columns(run: Audit) -> dict[str, Any]:
-    """Return what ``predictions.parquet`` says of each film beside label and scores.
-
-    ``prediction``; ``split`` of the manifest; ``half`` of the patients, on which candidates were
-    chosen or tested; ``patient``, a pseudonym that follows from those of the films; and
-    ``feature:RANK``, whether the film has the feature of a correlation that counts or is confirmed.
-    """
+    """Return what ``predictions.parquet`` says of each film beside label and scores."""
     config, cohort, result = run.config, run.cohort, run.result
     evidence = config.evidence
     half = split_patients(cohort.patients, cohort.labels, evidence.discovery_share, evidence.seed)

@@ -220,11 +220,7 @@ def _digest_record(record: Mapping[str, Any]) -> str:
 
 
 def _seal(draft: Path, before: Mapping[str, str], carried: Strangers) -> None:
-    """Note the digest of each file that the run wrote, those of private files in ``private/``.
-
-    What others changed keeps the digest that it had. The digest of a private file would let
-    whoever guesses its content see that the guess is right.
-    """
+    """Note the digest of each file that the run wrote, of private ones in ``private/``."""
     private = draft / _PRIVATE
     digests = {
         name: before[name] if name in carried.changed else _digest(path)
@@ -324,10 +320,7 @@ def _recover(target: Path) -> tuple[str, ...]:
 
 @contextmanager
 def _held(folder: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Hold the lock of a folder, which ends with the process; yield whether it was free.
-
-    Where the system has no such locks, a folder counts as held by another.
-    """
+    """Hold the lock of a folder; yield whether it was free, False where there are no locks."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

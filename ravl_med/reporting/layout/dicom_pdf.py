@@ -127,11 +127,7 @@ def _embed(document: FileDataset, content: bytes) -> None:
 
 
 def _identify(document: FileDataset, details: DocumentDetails, content_digest: str) -> None:
-    """Derive the UIDs: the study's from the run, the others from all that the file says.
-
-    A UID stands for one content: the same audit on another day, or by another version, is another
-    document.
-    """
+    """Derive the UIDs, each for one content: the study's from the run, others from all of it."""
     run = (details.kind, str(document.StudyDate), details.model_digest, *details.digests)
     title, name = str(document.DocumentTitle), str(document.SeriesDescription)
     burned_in = str(document.BurnedInAnnotation)
@@ -147,14 +143,7 @@ def _uid(*parts: str) -> UID:
 
 
 def _text(text: str, limit: int) -> str:
-    """Return text as one value of one line, at most `limit` bytes of UTF-8.
-
-    Control characters are dropped; a backslash would split the value.
-
-    References
-    ----------
-    DICOM PS3.5 6.2 (LO, ST), 6.4 (backslash).
-    """
+    """Return text as one value of one line of at most `limit` bytes (PS3.5 6.2 and 6.4)."""
     normal = unicodedata.normalize("NFC", text[: 8 * limit]).replace("\\", "/")
     kept = (c for c in normal if c.isspace() or not unicodedata.category(c).startswith("C"))
     flat = " ".join("".join(kept).split())

@@ -314,7 +314,7 @@ def test_strata_tell_raw_adjusted_and_inside(result_of, text_of):
     lowered = entry.cluster.lowered_class
     assert (
         flat(
-            f"all films, unadjusted {arms.n_present[0]} / {arms.n_absent[0]} "
+            f"held-out films, unadjusted {arms.n_present[0]} / {arms.n_absent[0]} "
             f"{estimate(float(arms.gap[0]), arms.gap_interval[0])} "
             f"{arms.n_present[lowered]} / {arms.n_absent[lowered]} "
             f"{estimate(float(arms.gap[lowered]), arms.gap_interval[lowered])}"
