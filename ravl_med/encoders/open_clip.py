@@ -382,9 +382,11 @@ def save_model(model: nn.Module, config: dict[str, Any], folder: Path) -> None:
 
 def _read_layout(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        what = "a file; name one in model.weights" if folder.is_file() else "no such folder"
+        what = "model.path: no such folder"
+        if folder.is_file():
+            what = "model.path: a file, which model.weights takes"
         raise ModelError(
-            f"model.path: {what}. Expected a folder with {_CONFIG}, or config.json of Hugging "
+            f"{what}. Expected a folder with {_CONFIG}, or config.json of Hugging "
             "Face, and weights. Paths are relative to the config file."
         )
     if not (folder / _CONFIG).is_file():

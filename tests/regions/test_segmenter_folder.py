@@ -396,7 +396,7 @@ def test_no_folder_and_a_folder_of_something_else(tmp_path: Path) -> None:
         ({"range": [1, 1]}, r"range must have two different ends"),
         ({"mean": [0.5] * 3}, r"mean has 3 values; expected one a channel, 1"),
         ({"std": 0}, r"std\.0: input should be greater than 0"),
-        ({"structures": []}, r"structures: tuple should have at least 1 item"),
+        ({"structures": []}, r"structures: the list should have at least 1 item"),
         ({"structures": ["lung"], "activation": "softmax"}, r"softmax of one channel is 1 every"),
         ({"weights": "../model.ts"}, r"weights must be a file inside of the folder"),
         ({"weights": "/model.ts"}, r"weights must be a file inside of the folder"),

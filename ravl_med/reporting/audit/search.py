@@ -340,7 +340,7 @@ def _listed(
             columns=(
                 blocks.Column("No.", "number"),
                 *pictured,
-                blocks.Column("Feature", "wide"),
+                blocks.Column("Feature, or its place", "wide"),
                 blocks.Column("Raises", "text"),
                 *blocks.columns("number", "G", "H", "Gaps", "q"),
                 blocks.Column("Used", "status"),
