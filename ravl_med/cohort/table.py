@@ -20,12 +20,7 @@ from numpy.typing import NDArray
 from ravl_med.cohort.report_table import MEANINGS
 from ravl_med.errors import ConfigError, DataError, ImageError
 from ravl_med.labelling.film_labels import FindingCells
-from ravl_med.storage.bounded_reading import (
-    TableError,
-    UnreadableFileError,
-    open_regular,
-    read_rows,
-)
+from ravl_med.storage.bounded_reading import naming_table, open_regular, read_rows
 from ravl_med.storage.files import local_copy
 from ravl_med.storage.remote import FilePath, RemotePath, StorageAccess, is_url
 
@@ -100,6 +95,7 @@ def _read_rows(path: FilePath) -> tuple[list[str], dict[int, list[str]]]:
     name = path.name
     try:
         with (
+            naming_table(name),
             local_copy(path) as file,
             TextIOWrapper(open_regular(file), encoding="utf-8-sig", newline="") as stream,
         ):
@@ -112,14 +108,6 @@ def _read_rows(path: FilePath) -> tuple[list[str], dict[int, list[str]]]:
         if isinstance(path, RemotePath):
             where = "Expected a bucket and an object in it; check both names."
         raise ConfigError(f"cohort.manifest: {name!r} does not exist. {where}") from None
-    except UnreadableFileError as error:
-        raise DataError(f"{name}: {error}. Name a CSV table.") from None
-    except TableError as error:
-        raise DataError(f"{name} {error}") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(
-            f"{name}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
-        ) from None
     return header, rows
 
 

@@ -682,6 +682,9 @@ class AuditResult:
     changes: tuple[FilmChange, ...] = Field(
         default=(), description="by rank, of correlations that count or have to be decided on"
     )
+    films_digest: str = Field(
+        default="", description="SHA-256 over the digests of the films, whoever audits them"
+    )
     answers: FilmAnswers | None = Field(
         default=None, exclude=True, description="None: not known, as of older runs"
     )

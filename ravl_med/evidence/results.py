@@ -618,9 +618,9 @@ class SpuriousCorrelation:
     def correlation_id(self, result: AuditResult) -> str:
         """Return the 12 hex digits of model, raised class and regions; what review.csv calls it.
 
-        Films count by their places in the cohort: pseudonyms differ between users.
+        Films count by what they are and their order: pseudonyms differ between users.
         """
-        hasher = hashlib.sha256(result.model.digest.encode())
+        hasher = hashlib.sha256(f"{result.model.digest}{result.films_digest}".encode())
         hasher.update(self.raised_class(result).encode())
         for region in np.sort(self.cluster.regions).tolist():
             hasher.update(b"%d" % result.region_image[region])

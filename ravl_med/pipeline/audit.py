@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -689,6 +690,7 @@ def collect_result(
         written=found.written,
         changes=found.changes,
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
+        films_digest=hashlib.sha256("".join(embeddings.digests).encode()).hexdigest(),
         region_image=embeddings.region_image,
         region_boxes=embeddings.region_boxes,
         region_kind=embeddings.region_kind,

@@ -190,12 +190,19 @@ def read_csv(path: Path, most: int, name: str) -> tuple[bytes, list[list[str]]]:
     DataError
         It is no CSV in UTF-8, or larger than `most` bytes; the message begins with `name`.
     """
-    try:
+    with naming_table(name):
         content = read_regular(path, most)
         text = content.decode("utf-8-sig")
         first = text.lstrip().partition("\n")[0]
         separator = max(",;\t", key=first.count)
         return content, list(read_rows(StringIO(text, newline=""), separator))
+
+
+@contextmanager
+def naming_table(name: str) -> Iterator[None]:
+    """Turn what a file that is no CSV table ends in into a DataError that begins with `name`."""
+    try:
+        yield
     except (FileNotFoundError, NotADirectoryError):
         raise
     except TableError as error:

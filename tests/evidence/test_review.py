@@ -96,14 +96,14 @@ def test_an_open_feature_that_is_the_disease_passes() -> None:
     )  # fmt: skip
 
 
-def test_what_was_decided_holds_for_another_user_and_not_for_other_regions() -> None:
+def test_what_was_decided_holds_for_another_user_and_not_for_other_films() -> None:
     """Pseudonyms hang on the key of a user; what is lost is said."""
     result = result_of(correlation(1, "undecided"))
     decided = decide(result, 1, "disease")
     elsewhere = replace(result, image_ids=tuple(f"{n:016x}" for n in range(100, 200)))
     found = apply_earlier(elsewhere, [decided], GATE, TODAY)
     assert found.verdict == judged(result, decided).verdict
-    moved = replace(elsewhere, region_image=result.region_image[::-1])
+    moved = replace(elsewhere, films_digest="cd" * 32)
     lost = apply_earlier(moved, [decided], GATE, TODAY)
     assert (lost.verdict.name, lost.rulings) == ("review", ())
     assert lost.verdict.reasons[-1].startswith("1 of 1 decisions of gate.accepted do not hold")
@@ -240,6 +240,7 @@ def test_a_decision_is_bound_to_model_class_and_regions() -> None:
     assert shuffled.correlation_id(result) == name
     others = [
         (replace(result, model=SimpleNamespace(digest="cd" * 32)), one),
+        (replace(result, films_digest="cd" * 32), one),
         (replace(result, region_image=result.region_image + 1), one),
         (result, correlation(1, "shortcut", regions=(0, 2))),
     ]

@@ -11,7 +11,6 @@ import pytest
 from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.evidence.audit_result import Gate, Verdict
 from ravl_med.evidence.results import ConfirmedFeature, Interval
-from ravl_med.mitigation import verdict
 from ravl_med.mitigation.verdict import compare_reaudit
 
 PRESENT = np.tile([True, True, False, False], 25)
@@ -23,10 +22,8 @@ def feature(rank: int, raised: int) -> ConfirmedFeature:
     return ConfirmedFeature(rank, "shortcut", True, detector)
 
 
-def correlation(
-    kind: str, raised: int, present: Any, *, counts: bool = True, gap: float = 0.4
-) -> Any:
-    arms = SimpleNamespace(gap=np.array([gap, 0.2, 0.1]), gap_interval=(Interval(0.3, 0.5),) * 3)
+def correlation(kind: str, raised: int, present: Any, *, counts: bool = True) -> Any:
+    arms = SimpleNamespace(gap=np.array([0.4, 0.2, 0.1]), gap_interval=(Interval(0.3, 0.5),) * 3)
     return SimpleNamespace(
         rank=1,
         kind=kind,
@@ -89,16 +86,3 @@ def test_an_audit_that_stopped_says_so() -> None:
 def test_what_was_no_test_is_not_taken_for_one(known: dict[str, Any], searched: bool) -> None:
     told = compare_reaudit(audit_of(**known), KNOWN, KNOWN, np.column_stack([PRESENT, PRESENT]))
     assert told.searched == searched
-
-
-def test_what_is_hidden_of_a_correlation_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden = audit_of(correlation("shortcut", 0, PRESENT, gap=np.nan))
-    asked: list[int] = []
-    monkeypatch.setattr(
-        verdict, "hide_small_cells", lambda again, least: asked.append(least) or hidden
-    )
-    exact = audit_of(correlation("shortcut", 0, PRESENT))
-    present = np.column_stack([PRESENT, PRESENT])
-    told = compare_reaudit(exact, KNOWN, KNOWN[:1], present, 11)
-    assert told.remaining == ("shortcut 1: raises a, of few patients",)
-    assert asked == [11]

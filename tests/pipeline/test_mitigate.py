@@ -10,7 +10,7 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.mitigation_result import MitigationResult
 from ravl_med.evidence.results import ConfirmedFeature, Kind, ReviewDecision
 from ravl_med.mitigation.distributed import Processes, make_fabric
-from ravl_med.mitigation.spurious_regions import choose_features
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.pipeline import mitigate as mitigation_module
 from ravl_med.pipeline.audit import audit
@@ -316,16 +315,12 @@ def test_a_new_audit_is_seen_as_reviewers_see_it_too(
         made = real(config, **known)
         return replace(made, result=replace(made.result, rulings=rulings), features=features)
 
-    monkeypatch.setattr(mitigation_module, "audit", decided)
-    chosen: list[list[int]] = []
-
-    def choose(known: Sequence[ConfirmedFeature], forced: Sequence[int]) -> tuple[()]:
-        chosen.append([one.rank for one in choose_features(known, forced)])
-        return ()
-
-    monkeypatch.setattr(mitigation_module, "choose_features", choose)
-    workplace.mitigate(workplace.config, None)
-    assert chosen == [[2, 3]]
+    monkeypatch.setattr(mitigation_module, "audit", decided)  # which finds nothing on so few films
+    config = workplace.load(
+        "mitigation.epochs=1", "mitigation.heads=false", "mitigation.compare=[]"
+    )
+    run = workplace.mitigate(config, None)
+    assert [one.rank for one in run.result.mitigated] == [2, 3]
 
 
 def test_nothing_to_do_is_said_and_written(workplace: Workplace, tmp_path: Path) -> None:

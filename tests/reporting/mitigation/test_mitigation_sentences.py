@@ -1,9 +1,11 @@
 from dataclasses import replace
 
 import mitigation_results as made
+import numpy as np
 import pytest
 
 from ravl_med.evidence.mitigation_result import MitigatedCorrelation
+from ravl_med.mitigation.verdict import compare_reaudit
 from ravl_med.reporting.audit.sentences import verdict_name
 from ravl_med.reporting.layout.drawings import epochs_text
 from ravl_med.reporting.mitigation.report import (
@@ -88,6 +90,14 @@ def test_the_epoch_that_was_kept_is_counted_from_one():
     curve = made.curve(6, 2, 0.5)
     assert epochs_text(curve) == "3 of 6"
     assert epochs_text(replace(curve, best=-1)) == "none of 6"
+
+
+def test_what_is_hidden_of_a_correlation_is_not_said(full_result):
+    nobody = np.zeros((len(full_result.image_ids), 0), dtype=bool)
+    whole, few = (compare_reaudit(full_result, (), (), nobody, least) for least in (0, 11))
+    assert whole.appeared[0].startswith("shortcut 1: raises cardiomegaly by +")
+    assert few.appeared[0] == "shortcut 1: raises cardiomegaly, of few patients"
+    assert len(whole.appeared) == len(few.appeared)
 
 
 def test_whether_the_shortcut_is_gone():
