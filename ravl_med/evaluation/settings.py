@@ -253,12 +253,13 @@ def relevance_of(domain: Domain) -> RelevanceTable:
 
     Findings of phantoms: as the packaged table says. The finding of radiographs, or its absence:
     in the lungs; sex: in lungs, heart and mediastinum, as far as devices and corners are concerned.
-    Digits and garments: where the object lies.
+    Digits and garments: where the object lies, which has edges.
     """
     if domain == "phantoms":
         return read_relevance(_relevance_file())
     where = {"radiographs": _BODY[:2], "nih": _BODY}.get(domain, ())
-    return RelevanceTable({name: RelevantPlaces(where) for name in _FINDINGS[domain]})
+    places = RelevantPlaces(where, edges=domain in OBJECTS)
+    return RelevanceTable(dict.fromkeys(_FINDINGS[domain], places))
 
 
 def _relevance_file() -> Path:

@@ -23,7 +23,7 @@ from ravl_med.evidence.results import (
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.storage.documents import Count, Table, document_of, result_type
 
-SCHEMA_VERSION = "4.4"
+SCHEMA_VERSION = "4.5"
 """Of ``result.json``: major.minor; the major changes when a name goes."""
 
 ModelCheckStatus = Literal["held", "odd", "failed"]

@@ -264,7 +264,7 @@ class PairedChange:
     )
 
 
-@result_type(members="inside inside_interval artifact lowered elsewhere regions unknown")
+@result_type(members="inside inside_interval artifact lowered elsewhere edges regions unknown")
 class EffectShares:
     """In what the removal effect lies, from what each part of a region costs the model."""
 
@@ -274,6 +274,9 @@ class EffectShares:
     regions: int = Field(description="regions that were taken apart")
     unknown: int = Field(description="regions on films where none of that anatomy was found")
     lowered: float = Field(default=0.0, description="share elsewhere, where a lowered class shows")
+    edges: bool = Field(
+        default=False, description="the finding has sharp edges itself, so that they say nothing"
+    )
 
     @property
     def elsewhere(self) -> float:

@@ -5,42 +5,19 @@ the gaps of both sides are confirmed and at least ``gate.max_gap``, or so large 
 of other classes that have it are called wrongly for it: filling its places undoes the call, and
 filling other places of the same film does not. Of something foreign any such share is harm that is
 no chance, and so is any share of answers that change when it is taken out or put in: a model has no
-business with it, even where too few films show a gap. What a feature is follows from where its
-effect lies, from whether it travels, and from whether it goes with the finding:
-
-=====================================  =============================  ==============
-Its effect lies                        and                            kind
-=====================================  =============================  ==============
-hardly in the anatomy: in artifacts,   it raises the margin of other  shortcut
-or where it is sharper than the film   films that it is put into
-where the finding shows, on its films  it is of the body              plausible sign
-where classes that it is told from do  it is of the body, by both     plausible sign
-anywhere else, or it is not known                                     undecided
-=====================================  =============================  ==============
+business with it, even where too few films show a gap. No harm is what no mistakes go with: where
+the sum of both gaps on held-out patients is not above 0. What a feature is follows from where its
+effect lies, from whether it travels, and from whether it goes with the finding. This folder's
+README.md has the table of it, and that of the verdict.
 
 A sign raises the margin of other films as well as a coin does. It is of the body where its places
 are not shown to be sharper than the same places of films without it, and where it does not travel
 or hardly any of its effect lies in artifacts: man-made objects have edges, and what is of the body
-is blurred. That a sharp thing is not shown to travel says little where few films were tried. It
+is blurred, but for findings that have edges themselves, as a fracture. That a sharp thing is not shown to travel says little where few films were tried. It
 goes with its finding against all other classes, or against those that it tells the finding from;
 where those show, their lack is a sign, such as a clear costophrenic angle against an effusion.
 
-The verdict, the first row that holds:
-
-=============  =====================================================================================
-fail           a shortcut counts, or a reviewer called something one
-not_auditable  the model does not know or never predicts a finding (`gate.min_auroc`,
-               `min_prediction_share`), or may be fitted on audited patients (`max_leaked_patients`)
-review         something undecided counts, or was confirmed and could not be tested, or a finding
-               depends on a style of the films
-not_auditable  what was not named could cost more accuracy than `gate.max_local_effect`; where the
-               model cannot be run on changed films: too large a gap could have been missed
-conditional    none of these, and a reviewer tolerates something for a time, or took a shortcut that
-               the audit found for the finding
-pass           none of these
-=============  =====================================================================================
-
-A confirmed association without an effect is none of these. Clusters are made of the model's own
+A confirmed association without an effect holds nothing back. Clusters are made of the model's own
 embeddings and films are sorted by its own answers: regions that look to it like "pneumonia" go with
 the answer "pneumonia" in a model that has learned nothing wrong. Only an intervention tells what
 holds the answer up.
@@ -86,6 +63,10 @@ _NO_COUNTERFACTUAL = (
     "model cannot be run on a changed film. So it cannot be shown to use a feature."
 )
 _NOT_MAPPED = "Not tested by removal or transplant: no film of the discovery half could be mapped."
+_NO_MISTAKES = (
+    "It holds up answers, but no mistakes go with it: films of held-out patients are called wrongly "
+    "no more often with it than without it, on both sides together."
+)
 _COMMON = 0.20  # prevalence at which a pass needs power
 _SIGN_LEVEL = 0.01
 _FOREIGN = 0.5  # share of an effect in artifacts from which it is theirs
@@ -116,7 +97,7 @@ def assess_correlation(
         foreign = is_foreign(counterfactual, evidence, goes_along=goes_along)
         harm = counterfactual.removal.undoes(0.0 if foreign else gate.max_gap)
         if harm or (foreign and counterfactual.changed_answers):
-            reasons = []
+            reasons = [] if goes_with_mistakes(cluster, confirmation) else [_NO_MISTAKES]
         reasons += counterfactual.reasons
     elif confirmation.status in ("confirmed", "raised_only"):
         reasons.append(_NO_COUNTERFACTUAL if black_box else _NOT_MAPPED)
@@ -154,21 +135,39 @@ def goes_with_finding(confirmation: Confirmation, raised: int, opposed: Sequence
     return len(against) * min(map(p_value, against)) <= _SIGN_LEVEL
 
 
+def goes_with_mistakes(cluster: FeatureCluster, confirmation: Confirmation) -> bool:
+    """Whether accuracy on held-out patients differs as by a shortcut: the sum of both gaps.
+
+    What the body shows holds up right and wrong calls alike; a spurious correlation is known by
+    its mistakes. Where no gap is known it may go with them.
+    """
+    known = [gap for gap in _gaps(cluster, confirmation) if math.isfinite(gap)]
+    return not known or sum(known) > 0.0
+
+
+def _gaps(cluster: FeatureCluster, confirmation: Confirmation) -> tuple[float, float]:
+    """Return the gaps on held-out patients, of the raised side and of the lowered one."""
+    arms = confirmation.arms
+    return float(arms.gap[cluster.raised_class]), -arms.opposed_gap
+
+
 def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_along: bool) -> Kind:
     """Say what a used feature is: where its effect lies, and whether it travels.
 
-    `goes_along` says that it goes with the finding, see `goes_with_finding`. A shortcut needs no
-    name: what is foreign shows by artifacts that a segmenter finds, or by standing out.
+    `goes_along` says that it goes with the finding, see `goes_with_finding`: what does may be a
+    sign in part. A shortcut needs no name: what is foreign shows by artifacts that a segmenter
+    finds, or by standing out.
     """
     removal, shares = counterfactual.removal, counterfactual.removal.shares
     if not counterfactual.used or shares is None:
         return "undecided"
-    outside = shares.inside_interval.high <= evidence.shortcut_share  # NaN is not
+    most = evidence.shortcut_share if goes_along else evidence.sign_share
+    outside = shares.inside_interval.high <= most  # NaN is not
     if outside and is_foreign(counterfactual, evidence, goes_along=goes_along):
         return "shortcut"
     stays = counterfactual.transplant is not None and not counterfactual.travels
     natural = math.isfinite(removal.sharper) and shares.artifact <= evidence.shortcut_share
-    of_body = not removal.is_sharp and (stays or natural)
+    of_body = (shares.edges or not removal.is_sharp) and (stays or natural)
     inside = shares.inside + (shares.lowered if stays and natural else 0.0) >= evidence.sign_share
     return "plausible_sign" if inside and goes_along and of_body else "undecided"
 
@@ -188,8 +187,7 @@ def gaps_below_gate(
     cluster: FeatureCluster, confirmation: Confirmation, gate: GateConfig
 ) -> tuple[str, ...]:
     """Return a reason for each side whose gap on held-out patients is below the gate."""
-    arms = confirmation.arms
-    sides = (("raised", arms.gap[cluster.raised_class]), ("lowered", -arms.opposed_gap))
+    sides = zip(("raised", "lowered"), _gaps(cluster, confirmation), strict=True)
     return failed_reasons(
         Check(
             not value < gate.max_gap - _ROUNDING,

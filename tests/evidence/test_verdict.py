@@ -198,6 +198,10 @@ def test_what_raises_other_films_is_a_sign_if_it_is_of_the_body(
         (0.05, 0.2, 0.5, True, True, "shortcut"),  # a device may go with the finding
         (0.05, 0.2, 0.9, False, True, "undecided"),  # it is not shown to do anything elsewhere
         (0.05, 0.21, 0.9, True, True, "undecided"),  # hardly inside, and that is not sure
+        (0.3, 0.5, 0.6, True, False, "shortcut"),  # mostly outside, on films of any finding
+        (0.3, 0.5, 0.6, True, True, "undecided"),  # what goes with the finding may be it in part
+        (0.3, 0.51, 0.6, True, False, "undecided"),
+        (0.3, 0.5, 0.49, True, False, "undecided"),  # nothing says that it is foreign
         (0.05, 0.2, 0.49, True, True, "undecided"),  # in other anatomy, not in artifacts
         (0.05, math.nan, 0.9, True, True, "undecided"),  # one patient says nothing of the others
         (0.5, 0.7, 0.3, False, True, "plausible_sign"),
@@ -222,6 +226,25 @@ def test_a_sharp_thing_is_no_sign_because_it_was_not_shown_to_travel(low, kind):
     edges = replace(shown.removal, sharper=low + 0.1, sharper_interval=Interval(low, 1.0))
 
     assert kind_of(replace(shown, removal=edges), EVIDENCE, goes_along=True) == kind
+
+
+@pytest.mark.parametrize(
+    ("inside", "artifact", "goes_along", "kind"),
+    [
+        (0.5, 0.0, True, "plausible_sign"),
+        (0.9, 0.21, True, "undecided"),  # some of it lies in artifacts
+        (0.9, 0.0, False, "undecided"),
+        (0.1, 0.0, True, "shortcut"),  # edges where the finding does not show
+    ],
+)
+def test_edges_say_nothing_of_a_finding_that_has_them(inside, artifact, goes_along, kind):
+    """A fracture is sharp and would be one on any film that it is put into."""
+    shown = used(inside, artifact=artifact)
+    shares = replace(shown.removal.shares, edges=True)
+    sharp = {"sharper": 0.9, "sharper_interval": Interval(0.8, 1.0)}
+    shown = replace(shown, removal=replace(shown.removal, shares=shares, **sharp))
+
+    assert kind_of(shown, EVIDENCE, goes_along=goes_along) == kind
 
 
 @pytest.mark.parametrize(
@@ -354,6 +377,22 @@ def test_wrong_calls_that_removal_undoes_are_harm_without_any_gap(weigh, status)
     found = weigh(confirmation_of(status, raised=0.05, opposed=-0.02), used(0.0, undone=0.2))
 
     assert (found.counts, found.reasons) == (True, ())
+
+
+@pytest.mark.parametrize(
+    ("raised", "opposed", "counts"),
+    [(0.1, 0.05, True), (-0.1, -0.05, False), (0.1, 0.1, False), (math.nan, 0.1, False)]
+    + [(math.nan, -0.1, True), (math.nan, math.nan, True)],
+)
+@pytest.mark.parametrize("inside", [0.0, 0.9])
+def test_what_no_mistakes_go_with_does_no_harm(weigh, raised, opposed, counts, inside):
+    """Whether it is foreign and changes answers, or undoes wrong calls of any film."""
+    found = weigh(
+        confirmation_of("not_confirmed", raised, opposed), used(inside, undone=0.9, turned=0.3)
+    )
+
+    assert found.counts is counts
+    assert any("no mistakes go with it" in reason for reason in found.reasons) is not counts
 
 
 @pytest.mark.parametrize(

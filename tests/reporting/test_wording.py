@@ -270,6 +270,16 @@ def test_a_sign_that_stays_where_it_is_is_told_so(full_result):
     assert "it goes with the finding and is not shown to raise it in other films, so that" in told
 
 
+def test_a_sign_of_a_finding_with_edges_is_not_said_to_have_none(full_result):
+    entry = replace(full_result.correlations[0], kind="plausible_sign")
+    removal = entry.counterfactual.removal
+    shares = replace(removal.shares, edges=True)
+    removal = replace(removal, shares=shares, sharper_interval=Interval(0.7, 0.9))
+    shown = replace(entry, counterfactual=replace(entry.counterfactual, removal=removal))
+    told = sentences.kind_sentence(shown, full_result.task.classes)
+    assert "goes with the finding, which has sharp edges itself, so that it is the sign" in told
+
+
 def test_what_is_sharp_where_the_finding_shows_is_told_so(full_result):
     entry = replace(full_result.correlations[0], kind="undecided")
     tested = entry.counterfactual

@@ -148,7 +148,8 @@ def _effects(
 
 Box = tuple[float, float, float, float]
 
-_KEYS = ("anatomy", "boxes", "artifacts", "also", "source")
+_FLAGS = ("artifacts", "edges")
+_KEYS = ("anatomy", "boxes", *_FLAGS, "also", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,7 @@ class RelevantPlaces:
     anatomy: tuple[str, ...] = ()  # out of `ANATOMICAL_REGIONS`
     boxes: tuple[Box, ...] = ()  # shares of width and height of the film as it is shown
     artifacts: bool = False  # the finding is itself a device
+    edges: bool = False  # the finding has sharp edges of its own, as a fracture and a device have
     lowered: tuple[str, ...] = ()  # anatomy where the classes show that it is told from
 
 
@@ -222,13 +224,14 @@ def _places(entry: Any, where: str) -> RelevantPlaces:
             )
         anatomy += known
     boxes = tuple(_box(box, where) for box in _names(entry, "boxes", where))
-    artifacts = entry.get("artifacts") or False
-    if not isinstance(artifacts, bool):
-        raise ConfigError(f"{where}: 'artifacts' is {artifacts!r}; expected true or false.")
+    artifacts, edges = (entry.get(flag) or False for flag in _FLAGS)
+    for flag, value in zip(_FLAGS, (artifacts, edges), strict=True):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{where}: {flag!r} is {value!r}; expected true or false.")
     # Without a place every effect would lie outside, and every correlation would be a shortcut.
     if not (anatomy or boxes or artifacts):
         raise ConfigError(f"{where}: expected 'anatomy', 'boxes' or 'artifacts', not empty.")
-    return RelevantPlaces(tuple(dict.fromkeys(anatomy)), boxes, artifacts)
+    return RelevantPlaces(tuple(dict.fromkeys(anatomy)), boxes, artifacts, artifacts or edges)
 
 
 def _names(entry: Mapping[str, Any], key: str, where: str) -> list[Any]:
@@ -303,7 +306,7 @@ def share_effect(
         inputs.data.patients[[film for _, film, _ in apart]],
         confidence,
     )
-    return EffectShares(inside, about, artifact, len(apart), unknown, lowered)
+    return EffectShares(inside, about, artifact, len(apart), unknown, lowered, places.edges)
 
 
 def _take_apart(

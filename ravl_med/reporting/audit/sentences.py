@@ -379,13 +379,21 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
     meaning = {
         "shortcut": f"a shortcut, since it {_why_foreign(tested)}changes the answers to films that "
         "it is put into",
-        "plausible_sign": "it goes with the finding and is not shown to "
-        f"{'have the sharp edges of a thing' if moves else 'raise it in other films'}, "
+        "plausible_sign": f"it goes with the finding{_why_of_body(tested, moves=moves)}, "
         f"so that it is the sign itself{lack}, as far as can be told",
         "undecided": f"{_why_undecided(tested)}, so whether this is a sign or a shortcut is open; "
         "a radiologist has to look",
     }[correlation.kind]
     return f"{where}: {meaning}."
+
+
+def _why_of_body(tested: Counterfactual | None, *, moves: bool) -> str:
+    """Say what a sign lacks of a thing."""
+    shares = None if tested is None else tested.removal.shares
+    if tested is not None and shares is not None and shares.edges and tested.removal.is_sharp:
+        return ", which has sharp edges itself"
+    lacks = "have the sharp edges of a thing" if moves else "raise it in other films"
+    return f" and is not shown to {lacks}"
 
 
 def _why_foreign(tested: Counterfactual | None) -> str:

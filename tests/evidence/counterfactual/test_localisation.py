@@ -133,10 +133,11 @@ def test_places_of_lowered_classes_have_a_share_of_what_is_elsewhere(
 
 
 def test_a_device_that_is_the_finding_is_relevant():
-    found = share([(LEAD, 1.0)], RelevantPlaces(artifacts=True))
+    found = share([(LEAD, 1.0)], RelevantPlaces(artifacts=True, edges=True))
 
     assert found.inside == pytest.approx(1, abs=0.12)
     assert found.artifact == 0
+    assert found.edges
 
 
 def test_boxes_do_where_no_anatomy_is_known():

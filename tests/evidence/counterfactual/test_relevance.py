@@ -35,6 +35,8 @@ def test_the_chest_table_loads_and_knows_its_findings_by_any_name():
         "right costophrenic angle", "left costophrenic angle",
     )  # fmt: skip
     assert table.find("support devices").artifacts
+    sharp = {name for name, places in table.places.items() if places.edges}
+    assert sharp == {"support devices", "fracture"}
     assert set(table.find("Normal").anatomy) > set(table.find("pneumonia").anatomy)
     assert table.find("scoliosis") is None
 
@@ -70,6 +72,7 @@ def test_the_chest_table_knows_the_findings_of_the_public_sets(finding):
         ("findings: {edema: {anatomy: lungs}}", "edema: 'anatomy' is 'lungs'; expected a list"),
         ("findings: {edema: {anatomy: [liver]}}", "anatomy 'liver' is not known; expected one of"),
         ("findings: {edema: {artifacts: 1}}", "edema: 'artifacts' is 1; expected true or false"),
+        ("findings: {edema: {anatomy: [lungs], edges: 0.5}}", "'edges' is 0.5; expected true or"),
         ("findings: {edema: {boxes: [[0, 0, 1, 1]], bxs: 1}}", "unknown key 'bxs'; known: "),
         ("findings: {edema: {boxes: [[0, 0, 1]]}}", r"edema: a box is \[0, 0, 1\]; expected \[x0"),
         ("findings: {edema: {boxes: [[0, 0, 1, a]]}}", "edema: a box is .*; expected "),

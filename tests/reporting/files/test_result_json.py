@@ -75,7 +75,7 @@ def test_the_schema_refuses_what_it_does_not_know(result_of: ResultOf) -> None:
 def test_head_and_task(result_of: ResultOf) -> None:
     result = result_of()
     document = written(result)
-    assert document["schema_version"] == SCHEMA_VERSION == "4.4"
+    assert document["schema_version"] == SCHEMA_VERSION == "4.5"
     assert document["name"] == "sample-run"
     assert document["verdict"] == "fail"
     assert document["verdict_reasons"] == list(result.verdict.reasons)
