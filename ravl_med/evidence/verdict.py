@@ -13,9 +13,10 @@ README.md has the table of it, and that of the verdict.
 A sign raises the margin of other films as well as a coin does. It is of the body where its places
 are not shown to be sharper than the same places of films without it, and where it does not travel
 or hardly any of its effect lies in artifacts: man-made objects have edges, and what is of the body
-is blurred, but for findings that have edges themselves, as a fracture. That a sharp thing is not shown to travel says little where few films were tried. It
-goes with its finding against all other classes, or against those that it tells the finding from;
-where those show, their lack is a sign, such as a clear costophrenic angle against an effusion.
+is blurred, but for findings that have edges themselves, as a fracture. That a sharp thing is not
+shown to travel says little where few films were tried. It goes with its finding against all other
+classes, or against those that it tells the finding from; where those show, their lack is a sign,
+such as a clear costophrenic angle against an effusion.
 
 A confirmed association without an effect holds nothing back. Clusters are made of the model's own
 embeddings and films are sorted by its own answers: regions that look to it like "pneumonia" go with
@@ -64,8 +65,8 @@ _NO_COUNTERFACTUAL = (
 )
 _NOT_MAPPED = "Not tested by removal or transplant: no film of the discovery half could be mapped."
 _NO_MISTAKES = (
-    "It holds up answers, but no mistakes go with it: films of held-out patients are called wrongly "
-    "no more often with it than without it, on both sides together."
+    "It holds up answers, but no mistakes go with it: on both sides together, films of held-out "
+    "patients are called wrongly no more often with it than without it."
 )
 _COMMON = 0.20  # prevalence at which a pass needs power
 _SIGN_LEVEL = 0.01

@@ -381,8 +381,14 @@ def test_wrong_calls_that_removal_undoes_are_harm_without_any_gap(weigh, status)
 
 @pytest.mark.parametrize(
     ("raised", "opposed", "counts"),
-    [(0.1, 0.05, True), (-0.1, -0.05, False), (0.1, 0.1, False), (math.nan, 0.1, False)]
-    + [(math.nan, -0.1, True), (math.nan, math.nan, True)],
+    [
+        (0.1, 0.05, True),  # raised by 10 points, and lowered by none
+        (-0.1, -0.05, False),
+        (0.1, 0.1, False),
+        (math.nan, 0.1, False),
+        (math.nan, -0.1, True),
+        (math.nan, math.nan, True),
+    ],
 )
 @pytest.mark.parametrize("inside", [0.0, 0.9])
 def test_what_no_mistakes_go_with_does_no_harm(weigh, raised, opposed, counts, inside):
