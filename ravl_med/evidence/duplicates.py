@@ -246,13 +246,18 @@ def _is_part(
 def _count_things(
     correlations: Sequence[SpuriousCorrelation], data: AuditData, max_gap: float
 ) -> list[SpuriousCorrelation]:
-    """Let a thing count, as one claim of its kind, that is used and whose lack counts."""
+    """Let a thing count, as one claim of its kind, that is used and whose lack counts.
+
+    The opposite of a sign, as of a clear lung, may be a sign itself: it has to look man-made.
+    """
     shown, tested = set(), [(c, c.counterfactual) for c in correlations]
     used = [c for c, one in tested if c.counts or (one and one.used and one.travels)]
     for lack in (c for c in correlations if c.counts):
         things = [c for c in used if _is_complement(lack, c, data, max_gap)]
-        if things and not _plainest(things).counts:
-            shown.add(id(_plainest(things)))
+        plainest = _plainest(things) if things else lack
+        man_made = plainest.counterfactual is not None and plainest.counterfactual.is_man_made
+        if not plainest.counts and (man_made or lack.kind != "plausible_sign"):
+            shown.add(id(plainest))
     return [replace(c, counts=True, reasons=()) if id(c) in shown else c for c in correlations]
 
 

@@ -74,6 +74,7 @@ def failed_reasons(checks: Iterable[Check]) -> tuple[str, ...]:
 
 
 _ROUNDING = 1e-9  # 0.9 - 0.8 is a harm of 0.1
+FOREIGN = 0.5  # share of an effect in artifacts from which it is theirs
 _SHARP = 0.6  # of the films: 0.5 by chance, somewhat more where ribs and vessels lie
 
 StatedOutcome = Literal["unchanged", "holds", "vanishes", "turns", "insufficient", "hidden"]
@@ -442,6 +443,13 @@ class Counterfactual:
     def travels(self) -> bool:
         """Whether transplant shows that it is used: it does its work on other films too."""
         return "transplant" in self.shown_by
+
+    @property
+    def is_man_made(self) -> bool:
+        """Whether it travels and looks man-made: in artifacts for the most part, or sharp."""
+        shares = self.removal.shares
+        artifact = shares is not None and shares.artifact >= FOREIGN
+        return self.travels and (artifact or self.removal.is_sharp)
 
     @property
     def changed_answers(self) -> float:

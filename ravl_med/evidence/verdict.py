@@ -17,11 +17,6 @@ is blurred, but for findings that have edges themselves, as a fracture. That a s
 shown to travel says little where few films were tried. It goes with its finding against all other
 classes, or against those that it tells the finding from; where those show, their lack is a sign,
 such as a clear costophrenic angle against an effusion.
-
-A confirmed association without an effect holds nothing back. Clusters are made of the model's own
-embeddings and films are sorted by its own answers: regions that look to it like "pneumonia" go with
-the answer "pneumonia" in a model that has learned nothing wrong. Only an intervention tells what
-holds the answer up.
 """
 
 from __future__ import annotations
@@ -47,6 +42,7 @@ from ravl_med.evidence.audit_result import (
     VerdictName,
 )
 from ravl_med.evidence.results import (
+    FOREIGN,
     Check,
     Confirmation,
     Counterfactual,
@@ -70,7 +66,6 @@ _NO_MISTAKES = (
 )
 _COMMON = 0.20  # prevalence at which a pass needs power
 _SIGN_LEVEL = 0.01
-_FOREIGN = 0.5  # share of an effect in artifacts from which it is theirs
 
 
 def assess_correlation(
@@ -137,11 +132,7 @@ def goes_with_finding(confirmation: Confirmation, raised: int, opposed: Sequence
 
 
 def goes_with_mistakes(cluster: FeatureCluster, confirmation: Confirmation) -> bool:
-    """Whether accuracy on held-out patients differs as by a shortcut: the sum of both gaps.
-
-    What the body shows holds up right and wrong calls alike; a spurious correlation is known by
-    its mistakes. Where no gap is known it may go with them.
-    """
+    """Whether both gaps on held-out patients add up to more than 0; unknown ones may."""
     known = [gap for gap in _gaps(cluster, confirmation) if math.isfinite(gap)]
     return not known or sum(known) > 0.0
 
@@ -155,9 +146,8 @@ def _gaps(cluster: FeatureCluster, confirmation: Confirmation) -> tuple[float, f
 def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_along: bool) -> Kind:
     """Say what a used feature is: where its effect lies, and whether it travels.
 
-    `goes_along` says that it goes with the finding, see `goes_with_finding`: what does may be a
-    sign in part. A shortcut needs no name: what is foreign shows by artifacts that a segmenter
-    finds, or by standing out.
+    What goes with the finding, see `goes_with_finding`, may be a sign in part. A shortcut needs no
+    name: what is foreign shows by artifacts that a segmenter finds, or by standing out.
     """
     removal, shares = counterfactual.removal, counterfactual.removal.shares
     if not counterfactual.used or shares is None:
@@ -174,14 +164,11 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
 
 
 def is_foreign(tested: Counterfactual, evidence: EvidenceConfig, *, goes_along: bool) -> bool:
-    """Whether a feature travels and is man-made: in artifacts, or of sharp edges.
-
-    Edges of the body, as that of the pleura, lie where the finding shows and go along with it.
-    """
+    """Whether a feature is man-made, and no edge of the body where the finding shows."""
     shares = tested.removal.shares
-    inside, artifact = (shares.inside, shares.artifact) if shares else (math.nan, math.nan)
+    inside, artifact = (shares.inside, shares.artifact) if shares else (math.nan, 0.0)
     edge = goes_along and not inside < evidence.sign_share
-    return tested.travels and (artifact >= _FOREIGN or (tested.removal.is_sharp and not edge))
+    return tested.is_man_made and (artifact >= FOREIGN or not edge)
 
 
 def gaps_below_gate(

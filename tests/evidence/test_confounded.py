@@ -552,6 +552,22 @@ class TestComplements:
         assert (first.reasons, first.companion_of) == ((), None)
         assert (second.cluster.raised_class, second.counts, second.companion_of) == (0, False, 1)
 
+    @pytest.mark.parametrize(("low", "counts"), [(0.6, False), (0.61, True)])
+    def test_the_opposite_of_a_sign_counts_only_where_it_looks_man_made(
+        self, counting, data_of, films, low, counts
+    ):
+        """A consolidation moves other films, and a clear lung is the sign of another class."""
+        thing, lack = self.pair(counting, films, self.APART, (0.9, 0.4))
+        edges = replace(thing.counterfactual.removal, sharper_interval=Interval(low, 1.0))
+        tested = replace(thing.counterfactual, shown_by=("transplant",), removal=edges)
+        thing = replace(thing, counterfactual=tested, counts=False, reasons=("q is 0.07.",))
+        lack = replace(lack, kind="plausible_sign")
+
+        by_class = {c.cluster.raised_class: c for c in self.found(data_of, [thing, lack])}
+
+        assert by_class[1].counts is counts
+        assert by_class[0].counts is not counts
+
     def test_a_sign_hides_nothing_that_has_to_be_decided(self, counting, data_of, films):
         """However far it moves other films: nobody is asked about a sign."""
         pair = self.pair(counting, films, self.APART, (0.4, 0.9), sharp=(0.4, 0.9))
