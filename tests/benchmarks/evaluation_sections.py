@@ -131,7 +131,10 @@ def criterion_blocks(valid: pd.DataFrame, table: pd.DataFrame) -> Iterator[Block
         "A method accuses where its own rule says that the model has a shortcut: ours where the "
         "verdict is fail, RaVL where a cluster passes its filters. The same event is counted for "
         "models with a planted shortcut and for clean ones, where the mark lies on half of the "
-        "films of each class. Methods that name a feature of any model have no decision rule."
+        "films of each class. Methods that name a feature of any model have no decision rule. A "
+        "model knows its classes where its accuracy on films without a mark is "
+        f"{100 * ABOVE:g} points above the share of the largest class; an audit calls others not "
+        "auditable (gate.min_auroc), and these verdicts leave that gate out."
     )
     rules, alarms = accused(local), accused(nulls)
     asks = accused(local, "asks"), accused(nulls, "asks")
@@ -157,9 +160,11 @@ def criterion_blocks(valid: pd.DataFrame, table: pd.DataFrame) -> Iterator[Block
             format_share(asks[1].get(OURS, exact_share(0, 0))),
         )
     )
-    own = nulls[nulls["method"] == OURS]
-    passed = exact_share(int((own["verdict"] == "pass").sum()), len(own))
-    rows.append((f"{METHOD_NAMES[OURS]} passes", "", "", format_share(passed)))
+    clean = nulls[nulls["method"] == OURS]
+    knowing = clean[clean["bare"] >= clean["majority"] + ABOVE]
+    for whose, own in (("", clean), (" a model that knows its classes", knowing)):
+        passed = exact_share(int((own["verdict"] == "pass").sum()), len(own))
+        rows.append((f"{METHOD_NAMES[OURS]} passes{whose}", "", "", format_share(passed)))
     yield Table(
         "Accused",
         (

@@ -224,6 +224,8 @@ def test_pages_are_drawn_from_the_results(tmp_path: Path) -> None:
     rows = made_up_rows() + made_up_rows(kind="null") + made_up_rows(domain="digits")
     rows += [row | {"place": ""} for row in made_up_rows(groups=1, domain="nih")]
     rows += made_up_rows(groups=1, kind="two") + made_up_rows(groups=1, kind="style")
+    guessing = made_up_rows(groups=1, domain="garments", kind="null")
+    rows += [row | {"bare": 0.34} for row in guessing]  # of which the largest class is 20 %
     _write_rows(tmp_path / RESULTS, rows, MethodRow)
     arms = made_up_arms()
     _write_rows(tmp_path / ARMS, arms, ArmOfSetting)
@@ -234,6 +236,8 @@ def test_pages_are_drawn_from_the_results(tmp_path: Path) -> None:
     assert f"{models} models were trained" in text
     assert "What the first edition said" in text
     assert "no decision rule" in text
+    assert "| RaVL-Med passes |  |  | 12 of 12 (" in text
+    assert "| RaVL-Med passes a model that knows its classes |  |  | 9 of 9 (" in text
     assert "What each part gains: 3 models of 1 group," in text
     assert r"| exchange and L\_A | 80.0 (one group) | 33.0 (one group) |" in text
     assert "| 83.3 (one group) |" in text  # (0.6 - 0.1) / (0.7 - 0.1)
