@@ -146,8 +146,7 @@ def _gaps(cluster: FeatureCluster, confirmation: Confirmation) -> tuple[float, f
 def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_along: bool) -> Kind:
     """Say what a used feature is: where its effect lies, and whether it travels.
 
-    What goes with the finding, see `goes_with_finding`, may be a sign in part. A shortcut needs no
-    name: what is foreign shows by artifacts that a segmenter finds, or by standing out.
+    What goes with the finding may be a sign in part. A shortcut needs no name: it stands out.
     """
     removal, shares = counterfactual.removal, counterfactual.removal.shares
     if not counterfactual.used or shares is None:
@@ -159,7 +158,8 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
     stays = counterfactual.transplant is not None and not counterfactual.travels
     natural = math.isfinite(removal.sharper) and shares.artifact <= evidence.shortcut_share
     of_body = (shares.edges or not removal.is_sharp) and (stays or natural)
-    inside = shares.inside + (shares.lowered if stays and natural else 0.0) >= evidence.sign_share
+    least = 1.0 - evidence.shortcut_share if removal.is_sharp else evidence.sign_share
+    inside = shares.inside + (shares.lowered if stays and natural else 0.0) >= least
     return "plausible_sign" if inside and goes_along and of_body else "undecided"
 
 

@@ -231,7 +231,8 @@ def test_a_sharp_thing_is_no_sign_because_it_was_not_shown_to_travel(low, kind):
 @pytest.mark.parametrize(
     ("inside", "artifact", "goes_along", "kind"),
     [
-        (0.5, 0.0, True, "plausible_sign"),
+        (0.8, 0.0, True, "plausible_sign"),
+        (0.79, 0.0, True, "undecided"),  # what is sharp has to lie there wholly, or nearly so
         (0.9, 0.21, True, "undecided"),  # some of it lies in artifacts
         (0.9, 0.0, False, "undecided"),
         (0.1, 0.0, True, "shortcut"),  # edges where the finding does not show
