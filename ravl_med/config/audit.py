@@ -163,12 +163,12 @@ class EvidenceConfig(Section):
     sign_share: Share = Field(
         0.5,
         description="share of the effect where the finding shows, or a lowered class: at least "
-        "this much in a plausible sign",
+        "this much in a plausible sign, at most in a shortcut that does not go with its finding",
     )
     shortcut_share: Share = Field(
         0.2,
-        description="at most this much in a shortcut; and at most this much in artifacts, in a "
-        "sign that raises the finding in other films",
+        description="at most this much in a shortcut that goes with its finding; at most this much "
+        "in artifacts, in a sign that raises other films, or elsewhere, in one with sharp edges",
     )
     seed: int = Field(
         0, ge=0, le=4_294_967_295, description="of the halves, exchanges and bootstrap draws"

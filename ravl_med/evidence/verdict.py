@@ -61,8 +61,8 @@ _NO_COUNTERFACTUAL = (
 )
 _NOT_MAPPED = "Not tested by removal or transplant: no film of the discovery half could be mapped."
 _NO_MISTAKES = (
-    "It holds up answers, but no mistakes go with it: on both sides together, films of held-out "
-    "patients are called wrongly no more often with it than without it."
+    "It holds up answers, but no mistakes go with it: on held-out patients, the gaps of both sides "
+    "do not add up to more than 0."
 )
 _COMMON = 0.20  # prevalence at which a pass needs power
 _SIGN_LEVEL = 0.01
@@ -139,15 +139,11 @@ def goes_with_mistakes(cluster: FeatureCluster, confirmation: Confirmation) -> b
 
 def _gaps(cluster: FeatureCluster, confirmation: Confirmation) -> tuple[float, float]:
     """Return the gaps on held-out patients, of the raised side and of the lowered one."""
-    arms = confirmation.arms
-    return float(arms.gap[cluster.raised_class]), -arms.opposed_gap
+    return float(confirmation.arms.gap[cluster.raised_class]), -confirmation.arms.opposed_gap
 
 
 def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_along: bool) -> Kind:
-    """Say what a used feature is: where its effect lies, and whether it travels.
-
-    What goes with the finding may be a sign in part. A shortcut needs no name: it stands out.
-    """
+    """Say what a used feature is: by its place, and by whether it travels and goes along."""
     removal, shares = counterfactual.removal, counterfactual.removal.shares
     if not counterfactual.used or shares is None:
         return "undecided"
@@ -175,14 +171,13 @@ def gaps_below_gate(
     cluster: FeatureCluster, confirmation: Confirmation, gate: GateConfig
 ) -> tuple[str, ...]:
     """Return a reason for each side whose gap on held-out patients is below the gate."""
-    sides = zip(("raised", "lowered"), _gaps(cluster, confirmation), strict=True)
     return failed_reasons(
         Check(
             not value < gate.max_gap - _ROUNDING,
             f"The gap of the {side} side on held-out patients is below {100 * gate.max_gap:g} "
             "points (gate.max_gap).",
         )
-        for side, value in sides
+        for side, value in zip(("raised", "lowered"), _gaps(cluster, confirmation), strict=True)
     )
 
 

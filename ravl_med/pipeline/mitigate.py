@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from ravl_med.storage.bounded_reading import parse_json, read_regular
 from ravl_med.storage.cache import Cache
 from ravl_med.storage.remote import FilePath
 
+_Ruling = tuple[int, Decision, bool]  # rank, what was decided, whether that is in force
 _FINETUNE, _VALIDATION, _TEST = "finetune", "validation", "test"
 
 
@@ -186,8 +187,8 @@ def _audit(
             return past, None
         fresh = _audit_of(setting.config, setting.run)
         keep(fresh)
-        decided = {one.rank: one.decision for one in fresh.result.rulings if one.in_force}
-        return PastAudit.of(fresh.result.verdict.name, fresh.features, decided), fresh
+        rulings = [(one.rank, one.decision, one.in_force) for one in fresh.result.rulings]
+        return PastAudit.of(fresh.result.verdict.name, fresh.features, rulings), fresh
 
 
 def _locate(setting: Setting, explored: ExploredFilms) -> PreparedFilms:
@@ -386,9 +387,10 @@ class PastAudit:
 
     @classmethod
     def of(
-        cls, verdict: str, features: Sequence[ConfirmedFeature], decided: Mapping[int, Decision]
+        cls, verdict: str, features: Sequence[ConfirmedFeature], rulings: Iterable[_Ruling]
     ) -> PastAudit:
-        """Return an audit with what reviewers decided, by rank."""
+        """Return an audit as reviewers see it."""
+        decided = {rank: decision for rank, decision, in_force in rulings if in_force}
         return cls(verdict, tuple(_follow(one, decided.get(one.rank)) for one in features))
 
 
@@ -430,9 +432,9 @@ def find_past_audit(
         if any(name.startswith(kept) for name in strangers.foreign):
             return None
         result = parse_json(read_regular(folder / "result.json", 1 << 30))
-        decided = {r["rank"]: r["word"] for r in result.get("rulings", ()) if r["in_force"]}
+        rulings = [(r["rank"], r["word"], r["in_force"]) for r in result.get("rulings", ())]
         features = read_features(folder / "private" / "features.npz")
-        return PastAudit.of(str(result["verdict"]), features, decided)
+        return PastAudit.of(str(result["verdict"]), features, rulings)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

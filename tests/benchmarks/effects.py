@@ -389,10 +389,13 @@ _CLEAN_TABLE = Table(
     Column("style named", "{styles}"),
     Column("pictures", "{pictures:,}"),
 )
+_BEFORE = (
+    " By the rules before 'What no mistakes go with does no harm' (first point of CHANGELOG.md)."
+)
 _DRAWN = (
     "What is painted, where, how large, in which tone, and how tightly it is tied to which finding "
     "is drawn from the number of the model. Named: on page one, with the right class, and half of "
-    "the first ten fitted boxes or more lie on it."
+    f"the first ten fitted boxes or more lie on it.{_BEFORE}"
 )
 _SMALL_TEXT = (
     f"{_DRAWN} These are 4 to 6 of 96 pixels wide, as 18 to 26 mm of a film, anywhere on it, and "
@@ -407,7 +410,9 @@ _TRAINED_ANEW = (
     "looked at."
 )
 _ON_REAL = f"{_DRAWN} A patient's films are cut and exposed anew until there are enough."
-_CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
+_CLEAN = (
+    f"Nothing is planted; the models learn the findings alone. Films of whole patients.{_BEFORE}"
+)
 _CLEAN_REAL = _CLEAN + _TRAINED_ANEW
 
 

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import numpy as np
@@ -29,12 +28,18 @@ from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.mitigation_result import MitigationResult
-from ravl_med.evidence.results import ConfirmedFeature, Kind, ReviewDecision
+from ravl_med.evidence.results import ConfirmedFeature, Decision, Kind
 from ravl_med.mitigation.distributed import Processes, make_fabric
+from ravl_med.mitigation.spurious_regions import choose_features
 from ravl_med.phantoms.cohort import synthesize
-from ravl_med.pipeline import mitigate as mitigation_module
 from ravl_med.pipeline.audit import audit
-from ravl_med.pipeline.mitigate import Mitigation, find_past_audit, mitigate, reaudit_config
+from ravl_med.pipeline.mitigate import (
+    Mitigation,
+    PastAudit,
+    find_past_audit,
+    mitigate,
+    reaudit_config,
+)
 from ravl_med.pipeline.mitigation_folder import write_mitigation
 from ravl_med.pipeline.mitigation_setup import open_work_folder
 from ravl_med.pipeline.split_films import SplitFilms, read_split
@@ -298,29 +303,17 @@ def test_an_earlier_audit_counts_only_for_the_same_model_films_and_settings(
         assert found(change, name) is None
 
 
-def test_a_new_audit_is_seen_as_reviewers_see_it_too(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As one that is used again: what they call the disease is left alone."""
-    kinds: tuple[Kind, ...] = ("shortcut", "undecided", "shortcut")
-    features = tuple(replace(workplace.feature(kind), rank=n) for n, kind in enumerate(kinds, 1))
-    rulings = (
-        ReviewDecision(1, "disease", "", "an effusion", "R", "2026-11-25", True),
-        ReviewDecision(2, "shortcut", "", "a marker", "R", "2026-11-25", True),
-        ReviewDecision(3, "disease", "2026-11-25", "an effusion", "R", "2026-11-25", False),
-    )
-    real = mitigation_module.audit
+def test_an_audit_is_seen_as_reviewers_see_it(workplace: Workplace) -> None:
+    """One that is made for the mitigation as one that is used again."""
+    kinds: tuple[Kind, ...] = ("shortcut", "undecided", "shortcut", "shortcut")
+    features = [replace(workplace.feature(kind), rank=n) for n, kind in enumerate(kinds, 1)]
+    rulings: tuple[tuple[int, Decision, bool], ...] = (
+        (1, "disease", True), (2, "shortcut", True), (3, "disease", False), (4, "accepted", True),
+    )  # fmt: skip
 
-    def decided(config: Config, **known: Any) -> Any:
-        made = real(config, **known)
-        return replace(made, result=replace(made.result, rulings=rulings), features=features)
+    seen = PastAudit.of("fail", features, rulings)
 
-    monkeypatch.setattr(mitigation_module, "audit", decided)  # which finds nothing on so few films
-    config = workplace.load(
-        "mitigation.epochs=1", "mitigation.heads=false", "mitigation.compare=[]"
-    )
-    run = workplace.mitigate(config, None)
-    assert [one.rank for one in run.result.mitigated] == [2, 3]
+    assert [one.rank for one in choose_features(seen.features, ())] == [2, 3, 4]
 
 
 def test_nothing_to_do_is_said_and_written(workplace: Workplace, tmp_path: Path) -> None:

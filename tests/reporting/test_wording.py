@@ -280,16 +280,20 @@ def test_a_sign_of_a_finding_with_edges_is_not_said_to_have_none(full_result):
     assert "goes with the finding, which has sharp edges itself, so that it is the sign" in told
 
 
-def test_what_is_sharp_where_the_finding_shows_is_told_so(full_result):
+@pytest.mark.parametrize(
+    ("edges", "why"),
+    [(False, "sharp as a thing is"), (True, "and is not shown to go with it")],
+)
+def test_what_is_sharp_where_the_finding_shows_is_told_so(full_result, edges, why):
     entry = replace(full_result.correlations[0], kind="undecided")
     tested = entry.counterfactual
-    shares = replace(tested.removal.shares, inside=0.9, artifact=0.1)
+    shares = replace(tested.removal.shares, inside=0.9, artifact=0.1, edges=edges)
     removal = replace(tested.removal, shares=shares, sharper_interval=Interval(0.7, 0.9))
     shown = replace(entry, counterfactual=replace(tested, removal=removal))
     told = sentences.kind_sentence(shown, full_result.task.classes)
     assert (
         "changes the answers to other films, as a shortcut does, and lies where the finding shows, "
-        "sharp as a thing is" in told
+        f"{why}, so" in told
     )
 
 

@@ -374,12 +374,11 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
             where += f" ({wording.percent(shares.lowered)} where lowered classes show)"
     if not correlation.counts:
         return f"{where}."
-    moves = tested is not None and tested.travels
     lack = ", or the lack of a lowered class" if shares and shares.speaks_by_lack else ""
     meaning = {
         "shortcut": f"a shortcut, since it {_why_foreign(tested)}changes the answers to films that "
         "it is put into",
-        "plausible_sign": f"it goes with the finding{_why_of_body(tested, moves=moves)}, "
+        "plausible_sign": f"it goes with the finding{_why_of_body(tested)}, "
         f"so that it is the sign itself{lack}, as far as can be told",
         "undecided": f"{_why_undecided(tested)}, so whether this is a sign or a shortcut is open; "
         "a radiologist has to look",
@@ -387,13 +386,13 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
     return f"{where}: {meaning}."
 
 
-def _why_of_body(tested: Counterfactual | None, *, moves: bool) -> str:
-    """Say what a sign lacks of a thing."""
-    shares = None if tested is None else tested.removal.shares
-    if tested is not None and shares is not None and shares.edges and tested.removal.is_sharp:
+def _why_of_body(tested: Counterfactual | None) -> str:
+    """Say what a sign lacks of a thing; one that is sharp is of a finding with edges."""
+    if tested is None or not tested.travels:
+        return " and is not shown to raise it in other films"
+    if tested.removal.is_sharp:
         return ", which has sharp edges itself"
-    lacks = "have the sharp edges of a thing" if moves else "raise it in other films"
-    return f" and is not shown to {lacks}"
+    return " and is not shown to have the sharp edges of a thing"
 
 
 def _why_foreign(tested: Counterfactual | None) -> str:
@@ -413,7 +412,8 @@ def _why_undecided(tested: Counterfactual | None) -> str:
     if tested.travels:
         moves = "it changes the answers to other films, as a shortcut does,"
         if inside:
-            sharp = ", sharp as a thing is" if tested.removal.is_sharp else ""
+            edged = ", and is not shown to go with it" if shares.edges else ", sharp as a thing is"
+            sharp = edged if tested.removal.is_sharp else ""
             return f"{moves} and lies where the finding shows{sharp}"
         if shares.artifact < shares.elsewhere:
             return f"{moves} and no artifact is known in its place"

@@ -189,7 +189,8 @@ def _describe_evidence(evidence: EvidenceConfig) -> dict[str, str]:
         "simulations": f"{evidence.simulations} simulated cohorts for each prevalence",
         "sign_share": f"a plausible sign has {_percent(evidence.sign_share)} of the removal "
         "effect or more where the finding shows, or a lowered class",
-        "shortcut_share": f"a shortcut has {_percent(evidence.shortcut_share)} of it or less there",
+        "shortcut_share": f"a shortcut has {_percent(evidence.shortcut_share)} of it or less there "
+        f"({_percent(evidence.sign_share)} where it is not shown to go with the finding)",
     }
 
 
