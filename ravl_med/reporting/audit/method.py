@@ -159,18 +159,15 @@ _NOT_TESTED = (
     "Using. A gap is an association until an intervention shows otherwise; none was made here. "
 )
 _KIND = (
-    "Kind. What of a region is artifact, what is anatomy in which the raised class shows, and the "
-    "rest are removed one by one; what each costs the model is its share. A place is sharp where "
-    "it holds finer detail than that of its control on more than six films in ten (lower limit): "
-    "man-made objects have edges; what is of the body is blurred, but for findings with edges "
-    "(table of relevance): what is sharp there, and hardly elsewhere, may be a sign. In artifacts "
-    "or sharp, moving other films, and hardly in such anatomy: a shortcut; mostly outside is "
-    "enough where it is not shown to go with the finding. In such anatomy, on films of the finding "
-    "more often than on all others, or on those that it is told from: a plausible sign, if it is "
-    "not shown to move other films, or else hardly lies in artifacts and is not sharp. Where both "
-    "hold, anatomy in which a lowered class shows counts with it: the lack of that class speaks "
-    "for the raised one. All else is undecided. What is used counts by its gaps, or by calls that "
-    "are wrong for it; only if both gaps on held-out patients add up to more than 0."
+    "Kind. What of a region is artifact, what is anatomy where the raised class shows, and the "
+    "rest are removed in turn; what each costs is its share. A place is sharp where it holds finer "
+    "detail than its control's on more than six films in ten (lower limit): man-made objects have "
+    "edges; the body is blurred. In artifacts or sharp, moving other films, and hardly in such "
+    "anatomy (mostly outside, if not shown to go with the finding): a shortcut. In it, on films of "
+    "the finding more often than on others, or on those it is told from: a plausible sign, if it "
+    "is not shown to move other films, or hardly lies in artifacts and is not sharp, but for "
+    "findings with edges. Where both hold, anatomy where a lowered class shows counts with it. All "
+    "else is undecided."
 )
 _CONFOUNDERS = (
     "Confounders. Each attribute is compared with the label, without the model: Cramér's V, "

@@ -131,7 +131,7 @@ def describe_thresholds(config: Config) -> dict[str, str]:
 def _describe_gate(gate: GateConfig) -> dict[str, str]:
     return {
         "max_gap": f"a correlation counts with a gap of {_percent(gate.max_gap)} or more on both "
-        "sides or of wrong calls; if foreign, with any change of answers, if mistakes go with it",
+        "sides, or wrong calls (foreign: any), if mistakes go with it",
         "min_films": f"at least {gate.min_films} films of each class, else not auditable",
         "max_prediction_share": f"at most {_percent(gate.max_prediction_share)} of the "
         "predictions for one class, else not auditable",
