@@ -30,7 +30,7 @@ STEPS = {
     "Choosing.": "split into two halves",
     "Confirming.": "Benjamini-Hochberg",
     "Using.": "the 3 that did most in the maps are filled so",
-    "Kind.": "removed one by one",
+    "Kind.": "removed in turn",
     "Subgroups.": "Accuracy by attribute",
     "Strata.": "Mantel-Haenszel",
     "What could be seen.": "are simulated",
