@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import pearsonr
+from scipy.stats import ttest_1samp
 
 from ravl_med.discovery.candidates import (
     ANYWHERE,
@@ -124,7 +124,7 @@ _USUAL = 2 / 3  # share of films from which a feature is what is usual at its pl
 _FOLDS = 5
 _PENALTIES = tuple(np.logspace(-1, 3, 9).tolist())  # of a ridge regression
 _CHANCE = 0.01  # over all places and classes, that a regression predicts by chance
-_LEAST_PATIENTS = 40  # whose films are mapped at a place
+_LEAST_PATIENTS = 2 * _FOLDS
 _MOST_PLACES = 3  # of a class
 
 
@@ -160,14 +160,14 @@ def propose_at_places(
     ]
     for place, rows in used:
         known, films = effects.mean[rows], effects.films[rows]
-        own = take_rows(embeddings, effects.regions[rows])
+        own, who = take_rows(embeddings, effects.regions[rows]), patients[films]
         seen = _Seen.of(own, looks[np.searchsorted(placed, rows)])
-        effect = _predict_effects(seen.scaled, known, patients[films])[0]
+        effect = _predict_effects(seen.scaled, known, who)[0]
         for label in range(known.shape[1]):
             holds = _split(effect[:, label], seed)
             one = _Predicted(place, label, films, seen, known[:, label], effect[:, label], holds)
-            likely = one.p_value * known.shape[1] * len(used) <= _CHANCE
-            if likely and holds.sum() >= FEWEST_FILMS and holds.mean() <= _USUAL:
+            chance = _p_value(one.effect, one.known, who) * known.shape[1] * len(used)
+            if chance <= _CHANCE and holds.sum() >= FEWEST_FILMS and holds.mean() <= _USUAL:
                 predicted.append(one)
     features: list[EffectFeature] = []
     for one in sorted(predicted, key=lambda one: -one.size):
@@ -215,7 +215,7 @@ def propose_from_margins(
         if len(np.unique(patients)) < _LEAST_PATIENTS or not its.any():
             continue
         predicted, along = _predict_effects(seen[other], target[:, None], patients)
-        if _p_value(predicted[:, 0], target) * margins.shape[1] > _CHANCE:
+        if _p_value(predicted[:, 0], target, patients) * margins.shape[1] > _CHANCE:
             continue
         score = own @ along[:, 0]
         best = foreign[_best_of_films(film[foreign], score[foreign], score[foreign])]
@@ -289,11 +289,6 @@ class _Predicted:
     holds: NDArray[np.bool_]  # (n,) by the split of predicted effects
 
     @property
-    def p_value(self) -> float:
-        """Chance that effects are predicted so well where embeddings say nothing of them."""
-        return _p_value(self.effect, self.known)
-
-    @property
     def size(self) -> float:
         """Standard deviation of the effects that the split explains, in those of the margin."""
         return float(np.corrcoef(self.holds, self.known)[0, 1] * self.known.std())
@@ -308,11 +303,15 @@ class _Predicted:
         return EffectFeature(self.label, direction, int(holds.sum()), size, self.place)
 
 
-def _p_value(predicted: NDArray[np.float64], known: NDArray[np.float64]) -> float:
-    """Chance that two (n,) go together so well where the one says nothing of the other."""
+def _p_value(
+    predicted: NDArray[np.float64], known: NDArray[np.float64], patients: NDArray[np.int64]
+) -> float:
+    """Chance that two (n,) go together so well over patients where the one says nothing."""
     if min(np.ptp(known), np.ptp(predicted)) <= 0:
         return 1.0
-    return float(pearsonr(predicted, known, alternative="greater").pvalue)
+    own = (predicted - predicted.mean()) * (known - known.mean())
+    each = np.bincount(np.unique(patients, return_inverse=True)[1], own)
+    return float(ttest_1samp(each, 0.0, alternative="greater").pvalue)
 
 
 def _split(effect: NDArray[np.float64], seed: int) -> NDArray[np.bool_]:

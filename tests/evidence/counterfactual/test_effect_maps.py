@@ -724,9 +724,11 @@ def weak_at_a_place(planted: np.ndarray, mapped: int, effect: float) -> RegionEf
     return RegionEffects(np.arange(6 * mapped), films, flat, flat, np.arange(6 * mapped) % 6)
 
 
-def test_what_is_never_the_strongest_of_a_film_is_found_at_its_place() -> None:
+@pytest.mark.parametrize("films", [2, 8, 12])
+def test_what_is_never_the_strongest_of_a_film_is_found_at_its_place(films: int) -> None:
+    """Of many patients with two films each, or of some twenty with many."""
     planted = np.random.default_rng(5).random(240) < 0.5
-    embeddings, patients = regions_with(planted), np.arange(240) // 2
+    embeddings, patients = regions_with(planted), np.arange(240) // films
     effects = weak_at_a_place(planted, 160, 0.4)
 
     (feature,) = propose_at_places(embeddings, effects, patients, no_texture, seed=0)
@@ -823,9 +825,25 @@ def test_noise_at_places_proposes_nothing(seed: int) -> None:
     assert propose_at_places(embeddings, effects, np.arange(160), no_texture, seed) == []
 
 
+def test_what_goes_with_patients_by_chance_proposes_nothing() -> None:
+    """Twelve patients are twelve draws, however many films each has."""
+    proposed = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        patients = np.arange(160) % 12
+        own = rng.normal(0, 1, (12, 6, 32))[patients] + rng.normal(0, 0.3, (160, 6, 32))
+        embeddings = (own / np.linalg.norm(own, axis=2, keepdims=True)).reshape(960, 32)
+        values = rng.normal(0, 1, (12, 6, 2))[patients] + rng.normal(0, 0.3, (160, 6, 2))
+        flat, films = values.reshape(960, 2), np.repeat(np.arange(160), 6)
+        effects = RegionEffects(np.arange(960), films, flat, flat, np.arange(960) % 6)
+        known = embeddings.astype(np.float32), effects, patients, no_texture, seed
+        proposed += bool(propose_at_places(*known))
+    assert proposed <= 1  # of 30, each at 1 %
+
+
 @pytest.mark.parametrize(
     ("share", "patients"),
-    [(0.9, 160), (0.5, 20)],
+    [(0.9, 160), (0.5, 9)],
     ids=["most films have it", "too few patients"],
 )
 def test_what_is_usual_at_a_place_is_no_feature(share: float, patients: int) -> None:
@@ -883,10 +901,10 @@ class TestFeaturesOfMargins:
             assert (found == self.PLANTED)[own].mean() > 0.9
 
     @pytest.mark.parametrize(
-        ("effect", "films", "patients"), [(0.0, 160, 240), (1.0, 60, 240), (1.0, 160, 78)]
+        ("effect", "films", "patients"), [(0.0, 160, 240), (1.0, 60, 240), (1.0, 160, 18)]
     )
     def test_chance_and_too_few_patients_propose_nothing(
         self, effect: float, films: int, patients: int
     ) -> None:
-        """Half of the films are of other classes: 30 and 39 patients in the last two."""
+        """Half of the films are of other classes: of 30 and 9 patients in the last two."""
         assert self.propose(effect, films, patients) == []
