@@ -163,11 +163,12 @@ class EvidenceConfig(Section):
     sign_share: Share = Field(
         0.5,
         description="share of the effect where the finding shows, or a lowered class: at least "
-        "this much in a plausible sign, at most in a shortcut that does not go with its finding",
+        "this much in a plausible sign; at most, in a shortcut in artifacts, or one that is not "
+        "shown to go with its finding",
     )
     shortcut_share: Share = Field(
         0.2,
-        description="at most this much in a shortcut that goes with its finding; at most this much "
+        description="at most this much in any other shortcut; at most this much "
         "in artifacts, in a sign that raises other films, or elsewhere, in one with sharp edges",
     )
     seed: int = Field(

@@ -147,7 +147,8 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
     removal, shares = counterfactual.removal, counterfactual.removal.shares
     if not counterfactual.used or shares is None:
         return "undecided"
-    most = evidence.shortcut_share if goes_along else evidence.sign_share
+    may_be_sign = goes_along and shares.artifact < FOREIGN
+    most = evidence.shortcut_share if may_be_sign else evidence.sign_share
     outside = shares.inside_interval.high <= most  # NaN is not
     if outside and is_foreign(counterfactual, evidence, goes_along=goes_along):
         return "shortcut"

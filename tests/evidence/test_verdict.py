@@ -167,7 +167,7 @@ UNUSED = counterfactual_of(0.0, (), [0.0] * 5)
 UNTRIED = counterfactual_of(0.0, (), [math.nan] * 5, tried=False)
 SHORTCUT = used(0.0)
 SIGN = used(0.9, "removal", artifact=0.0)
-OPEN = used(0.3)
+OPEN = used(0.3, artifact=0.4)
 
 
 @pytest.mark.parametrize(
@@ -197,9 +197,11 @@ def test_what_raises_other_films_is_a_sign_if_it_is_of_the_body(
         (0.05, 0.2, 0.5, True, False, "shortcut"),
         (0.05, 0.2, 0.5, True, True, "shortcut"),  # a device may go with the finding
         (0.05, 0.2, 0.9, False, True, "undecided"),  # it is not shown to do anything elsewhere
-        (0.05, 0.21, 0.9, True, True, "undecided"),  # hardly inside, and that is not sure
+        (0.05, 0.5, 0.5, True, True, "shortcut"),  # of an effect that is an artifact's
+        (0.05, 0.51, 0.9, True, True, "undecided"),  # hardly inside, and that is not sure
         (0.3, 0.5, 0.6, True, False, "shortcut"),  # mostly outside, on films of any finding
-        (0.3, 0.5, 0.6, True, True, "undecided"),  # what goes with the finding may be it in part
+        (0.3, 0.5, 0.6, True, True, "shortcut"),  # artifacts go with what they are planted on
+        (0.3, 0.5, 0.6, False, True, "undecided"),
         (0.3, 0.51, 0.6, True, False, "undecided"),
         (0.3, 0.5, 0.49, True, False, "undecided"),  # nothing says that it is foreign
         (0.05, 0.2, 0.49, True, True, "undecided"),  # in other anatomy, not in artifacts
@@ -447,7 +449,8 @@ def test_of_something_foreign_less_harm_than_the_gate_counts(weigh, changes, low
     [
         ({"artifact": 0.6}, True, "shortcut"),
         ({"artifact": 0.1, "sharp": 0.7}, True, "shortcut"),
-        ({"artifact": 0.6, "inside": 0.4}, True, "undecided"),  # an artifact over the anatomy
+        ({"artifact": 0.6, "inside": 0.4}, True, "shortcut"),  # an artifact over the anatomy
+        ({"artifact": 0.5, "inside": 0.51}, True, "undecided"),  # as much the anatomy's
         ({"artifact": 0.1, "inside": 0.4, "sharp": 0.7}, True, "undecided"),  # near the anatomy
         ({"artifact": 0.1, "inside": 0.9, "sharp": 0.7}, False, "undecided"),  # an edge of the body
         ({"artifact": 0.1, "sharp": 0.5}, False, "undecided"),  # of the body

@@ -163,11 +163,11 @@ _KIND = (
     "rest are removed in turn; what each costs is its share. A place is sharp where it holds finer "
     "detail than its control's on more than six films in ten (lower limit): man-made objects have "
     "edges; the body is blurred. In artifacts or sharp, moving other films, and hardly in such "
-    "anatomy (mostly outside, if not shown to go with the finding): a shortcut. In it, on films of "
-    "the finding more often than on others, or on those it is told from: a plausible sign, if it "
-    "is not shown to move other films, or hardly lies in artifacts and is not sharp, but for "
-    "findings with edges. Where both hold, anatomy where a lowered class shows counts with it. All "
-    "else is undecided."
+    "anatomy (mostly outside, if mostly in artifacts, or not shown to go with the finding): a "
+    "shortcut. In it, on films of the finding more often than on others, or on those it is told "
+    "from: a plausible sign, if it is not shown to move other films, or hardly lies in artifacts "
+    "and is not sharp, but for findings with edges. Where both hold, anatomy where a lowered class "
+    "shows counts with it. All else is undecided."
 )
 _CONFOUNDERS = (
     "Confounders. Each attribute is compared with the label, without the model: Cramér's V, "
