@@ -142,9 +142,7 @@ def _summary(table: pd.DataFrame, valid: pd.DataFrame) -> str:
         f"of which RaVL's authors had {PAPER_MODELS}. {len(models) - len(taught)} models have "
         "nothing to learn (null settings). Means are given with 95 % intervals, bootstrapped over "
         "groups of seeds; shares with exact intervals. Any row is rebuilt by ravl-med evaluate "
-        "--only domain=...,kind=...,architecture=...,strength=...,seed=... Verdicts of RaVL-Med "
-        "are by the rules before 'What no mistakes go with does no harm' (CHANGELOG.md): its "
-        "models are being run again."
+        "--only domain=...,kind=...,architecture=...,strength=...,seed=..."
     )
 
 
