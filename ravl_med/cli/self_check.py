@@ -109,16 +109,12 @@ def _decoders() -> Iterator[Check]:
     for decoder in DECODERS:
         uid = UID(decoder.uid)
         package, available = decoder_of(decoder.uid)
-        name = f"{uid} {_short(uid.name)}"
+        syntax = uid.name.partition(" (")[0].partition(", Non-")[0]  # less its process
+        name = f"{uid} {syntax.replace(' Image Compression', '')}"
         if available:
             yield Check(name, "ok", package)
         else:
             yield Check(name, "missing", f"{package} is not installed", f"pip install {package}")
-
-
-def _short(name: str) -> str:
-    """Return the name of a transfer syntax without the name of its compression process."""
-    return name.partition(" (")[0].partition(", Non-")[0].replace(" Image Compression", "")
 
 
 def _text() -> Check:

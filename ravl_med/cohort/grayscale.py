@@ -55,7 +55,8 @@ def window_pixels(
     if not np.isfinite(scaled).all():
         raise ImageError("undecodable", "Rescale or Window values are not finite numbers.")
     shades = np.clip(scaled, 0.0, 1.0).astype(np.float32)
-    if _is_inverse(dataset):
+    shape = str(dataset.get("PresentationLUTShape") or "").upper()
+    if dataset.PhotometricInterpretation == "MONOCHROME1" or shape == "INVERSE":
         shades = np.float32(1.0) - shades
         steps.append("inverted")
     if padding.any() and _occurring(len(levels), position)[padding].any():
@@ -94,13 +95,6 @@ def _padding(levels: NDArray[Any], dataset: pydicom.Dataset) -> NDArray[np.bool_
         ends = [end - 65536 if end > 32767 else end for end in ends]
     inside: NDArray[np.bool_] = (levels >= min(ends)) & (levels <= max(ends))
     return inside
-
-
-def _is_inverse(dataset: pydicom.Dataset) -> bool:
-    return (
-        dataset.PhotometricInterpretation == "MONOCHROME1"
-        or str(dataset.get("PresentationLUTShape") or "").upper() == "INVERSE"
-    )
 
 
 def _modality(

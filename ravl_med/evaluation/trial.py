@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,7 @@ from ravl_med.evaluation.small_models import (
     pretrained_folder,
     train_small_model,
 )
+from ravl_med.evidence.model_checks import class_scores
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.pipeline.stages import Progress
 from ravl_med.pipeline.truth import precision_at
@@ -63,7 +65,7 @@ FOUND = 0.6
 """Precision at 10 from which RaVL calls a discovery right."""
 _TRAVELS = 0.5  # phi of cluster and feature from which a candidate is the planted one
 _STRANGER = 0.2  # and up to which it has nothing to do with it
-_LEAK_FILMS, _STYLE_FILMS = 60, 80
+_STYLE_FILMS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class MethodRow:
     seconds: float  # of the whole setting
     cpu_seconds: float
     training_seconds: float
+    use: float = math.nan  # how far the mark that is used least moves the margin, in sd
     problem: str = ""  # why no method was asked of a model that should have been
     method: str = ""  # blank where no method was asked
     option: str = ""
@@ -171,12 +174,11 @@ def run_setting(
         device,
         start=start,
     )
-    trained = time.perf_counter() - begun[0]
-    seen = films.validation
+    trained, seen = time.perf_counter() - begun[0], films.validation
 
-    def embed(pooling: RegionPooling) -> RegionEvidence:
+    def embed(pooling: RegionPooling, films: planting.SplitFilms = seen) -> RegionEvidence:
         pool_regions(encoder, pooling)
-        return embed_split(encoder, seen, propose_regions(seen, setting), pool.prompts)
+        return embed_split(encoder, films, propose_regions(films, setting), pool.prompts)
 
     panel = Panel(
         embed,
@@ -190,8 +192,10 @@ def run_setting(
     row = _model_row(setting, films, evidence, trained)
     if not np.isfinite(evidence.region).all():
         row = replace(row, valid=False, problem="diverged")
-    elif setting.kind in ("planted", "null"):
-        row = replace(row, leak=measure_leak(encoder, evidence, setting, pool))
+    else:
+        bare = pool.films.pixels[pool.films.rows(VALIDATION)]
+        plain = embed(ours_at.pooling, replace(seen, pixels=bare))
+        row = replace(row, leak=measure_leak(evidence, plain), use=measure_use(evidence, plain))
     rows, ours = [row], None
     if row.valid or (setting.kind == "null" and not row.problem):
         progress(f"ask every method: {setting.label()}", 0, 1)
@@ -231,31 +235,41 @@ def propose_regions(films: planting.SplitFilms, setting: Setting) -> list[NDArra
     return [tiles.astype(np.float32)] * len(films)
 
 
-def measure_leak(
-    encoder: OpenClipEncoder, evidence: RegionEvidence, setting: Setting, pool: planting.FilmPool
-) -> float:
+def measure_leak(evidence: RegionEvidence, plain: RegionEvidence) -> float:
     """Return how much a mark changes regions beside it, as a share of how much it changes its own.
 
     Change is one less the cosine of a region's embedding on a film with the mark and on the same
-    film without it; regions on it are those that it touches.
+    film without it (`plain`); regions on it are those that it touches. NaN: it has no place, or
+    there are several.
     """
-    films, feature = evidence.films, evidence.films.features[0]
-    rows = np.flatnonzero(feature.present)[:_LEAK_FILMS]
-    plain = planting.SplitFilms(
-        np.asarray(pool.films.pixels[pool.films.rows(VALIDATION)][rows]),
-        films.labels[rows],
-        films.patients[rows],
-        (),
-    )
-    bare = embed_split(encoder, plain, propose_regions(plain, setting), pool.prompts)
-    own = np.flatnonzero(np.isin(evidence.region_image, rows))
-    change = 1.0 - np.einsum("rd,rd->r", evidence.region[own], bare.region)
+    feature, *more = evidence.films.features
+    own = np.flatnonzero(feature.present[evidence.region_image])
+    change = 1.0 - np.einsum("rd,rd->r", evidence.region[own], plain.region[own])
     on = planting.regions_on(
         feature, evidence.region_boxes[own], evidence.region_image[own], touching=True
     )
-    if not on.any() or on.all() or not change[on].mean() > 0:
+    if more or not on.any() or on.all() or not change[on].mean() > 0:
         return math.nan
     return float(change[~on].mean() / change[on].mean())
+
+
+def measure_use(evidence: RegionEvidence, plain: RegionEvidence) -> float:
+    """Return how far a mark moves the model towards its class: of several, the least used one.
+
+    That is how far the margin of the class falls where the mark is not painted (`plain`), on the
+    mean of films of other classes, in standard deviations over all films. Gaps may be there though
+    the model does not use the mark: few films of a class differ by chance.
+    """
+    films = evidence.films
+    marks = np.sum([feature.present for feature in films.features], axis=0)
+    with_it, without = (
+        class_scores(np.log(np.maximum(one.scores.image, 1e-30)), 1.0) for one in (evidence, plain)
+    )
+    fall = (with_it - without) / with_it.std(axis=0)
+    return min(
+        float(fall[f.present & (marks == 1) & (films.labels != f.target), f.target].mean())
+        for f in films.features
+    )
 
 
 _OF_SETTING = ("digest", "group", "domain", "kind", "architecture", "strength", "seed")
@@ -335,14 +349,10 @@ def _ask(row: MethodRow, panel: Panel, method: str, option: Option) -> MethodRow
     if row.method != OURS:
         return row
     ours = panel.ours(option)
-    tested = count_tested(ours, planted)
     return replace(
         row,
         verdict=ours.verdict.name,
-        tested_true=tested[0],
-        confirmed_true=tested[1],
-        tested_other=tested[2],
-        confirmed_other=tested[3],
+        **count_tested(ours, planted),
         pairs_found=count_pairs_found(ours, planted),
         items=_items(ours, planted),
     )
@@ -423,14 +433,12 @@ def _listed(method: str, ours: OurAnswer) -> list[NDArray[np.int64]]:
     return [c.regions for c in ours.examination.discovery.candidates]
 
 
-def count_tested(
-    ours: OurAnswer, planted: Sequence[planting.PlacedFeature]
-) -> tuple[int, int, int, int]:
+def count_tested(ours: OurAnswer, planted: Sequence[planting.PlacedFeature]) -> dict[str, Any]:
     """Count candidates that are the planted feature and strangers to it, and those confirmed.
 
     In null settings nothing is planted: all candidates are strangers.
     """
-    counts = [0, 0, 0, 0]
+    counts = dict.fromkeys(("tested_true", "confirmed_true", "tested_other", "confirmed_other"), 0)
     for candidate, outcome, _ in ours.examination.tested:
         cluster, confirmed = candidate.cluster, outcome.status == "confirmed"
         travels = [_phi(cluster.present, feature.present) for feature in planted]
@@ -438,13 +446,11 @@ def count_tested(
             phi >= _TRAVELS and cluster.raised_class == feature.target
             for phi, feature in zip(travels, planted, strict=True)
         )
-        if right:
-            counts[0] += 1
-            counts[1] += confirmed
-        elif max(travels, default=0.0) < _STRANGER:
-            counts[2] += 1
-            counts[3] += confirmed
-    return counts[0], counts[1], counts[2], counts[3]
+        if right or max(travels, default=0.0) < _STRANGER:
+            whose = "true" if right else "other"
+            counts[f"tested_{whose}"] += 1
+            counts[f"confirmed_{whose}"] += confirmed
+    return counts
 
 
 def count_pairs_found(ours: OurAnswer, planted: Sequence[planting.PlacedFeature]) -> int:

@@ -134,7 +134,7 @@ def cells_from_reports(
         _require_recognised(list(unusable.values()), int(taken.sum()), max_unrecognised, name)
     return FindingCells(
         {label: [r.cell(finding) for r in readings] for label, finding in findings.items()},
-        [_source(reading) for reading in readings],
+        [f"report: {' and '.join(r.sections)}" if r.sections else NO_REPORT for r in readings],
         unusable,
     )
 
@@ -173,7 +173,3 @@ def _require_recognised(reasons: Sequence[str], taken: int, most: float, name: s
             "expected English reports of chest radiographs. Translate or label these films, or "
             "set labels.source to manifest."
         )
-
-
-def _source(reading: ReportReading) -> str:
-    return f"report: {' and '.join(reading.sections)}" if reading.sections else NO_REPORT

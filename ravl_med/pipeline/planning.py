@@ -32,11 +32,7 @@ from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
 from ravl_med.evidence.counterfactual import CounterfactualModel, most_test_pictures
-from ravl_med.evidence.counterfactual.effect_maps import (
-    map_effects,
-    most_map_pictures,
-    window_side,
-)
+from ravl_med.evidence.counterfactual.effect_maps import map_effects, most_map_pictures, window_side
 from ravl_med.evidence.counterfactual.fills import LikePlaces
 from ravl_med.evidence.counterfactual.localisation import MOST_REGIONS, most_share_pictures
 from ravl_med.evidence.dependence import most_dependence_pictures

@@ -41,6 +41,7 @@ from tests.benchmarks.evaluation_measures import (
     BINS,
     COMPARED,
     METHOD_NAMES,
+    USES,
     Mean,
     MethodScore,
     accused,
@@ -300,7 +301,7 @@ def _score_row(score: MethodScore, name: str) -> tuple[Cell, ...]:
 
 
 def _strengths(planted: pd.DataFrame) -> Iterator[Block]:
-    """precision@10 by what was learned, and by Cramer's V."""
+    """precision@10 by what was learned and used, and by Cramer's V."""
     parts = [("all", planted), *_parts(planted, "domain")]
     learned = [
         (f"{name}, {100 * least:.0f} points", own[own["learned"] > least])
@@ -308,8 +309,20 @@ def _strengths(planted: pd.DataFrame) -> Iterator[Block]:
         for least in BINS
     ]
     tied = [(f"Cramer's V {strength}", own) for strength, own in _parts(planted, "strength")]
+    used = [
+        (f"{low:g} to {high:g}" if high < math.inf else f"above {low:g}",
+         planted[(planted["use"] > low) & (planted["use"] <= high)])
+        for low, high in pairwise((-math.inf, *USES, math.inf))
+    ]  # fmt: skip
     yield Section("By strength")
     yield precision_table("precision@10 by what both gaps of the model exceed", learned)
+    yield Text(
+        "Gaps alone let models in that hardly use the mark: of few films of a class, those with it "
+        "may be harder by chance. How far a mark moves the model is measured by painting none: how "
+        "far the margin of its class falls on films of other classes, in standard deviations of "
+        "all films."
+    )
+    yield precision_table("precision@10 by how far the mark moves the model", used)
     yield precision_table("precision@10 by how tightly the pair was planted", tied)
 
 

@@ -25,6 +25,9 @@ from tests.benchmarks.tables import DASH
 BINS = (0.10, 0.20, 0.30, 0.40)
 """Least of the two gaps of the validity test: the thresholds of RaVL's strength bins."""
 
+USES = (0.1, 0.3, 0.6)
+"""How far the mark moves the model, in standard deviations: between them lie the bins of use."""
+
 METHOD_NAMES: Mapping[str, str] = {
     "random": "Random regions",
     "distilling_failures": "Distilling Failures",

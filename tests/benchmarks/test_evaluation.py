@@ -63,6 +63,7 @@ def made_up_rows(
                         "bare": 0.7,
                         "majority": 0.2,
                         "leak": 0.1,
+                        "use": 0.2 * group,
                         "problem": "",
                         "raised_gap": 0.15 + 0.1 * group,
                         "lowered_gap": 0.5,

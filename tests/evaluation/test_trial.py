@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,13 @@ from ravl_med.evaluation.painting import Mark
 from ravl_med.evaluation.planting import PlacedFeature, SplitFilms
 from ravl_med.evaluation.settings import Pair, Setting
 from ravl_med.evaluation.small_models import RegionEvidence
-from ravl_med.evaluation.trial import propose_regions, score_ranking, true_cluster_rank
+from ravl_med.evaluation.trial import (
+    measure_leak,
+    measure_use,
+    propose_regions,
+    score_ranking,
+    true_cluster_rank,
+)
 
 TILES = np.array([[0, 0, 8, 8], [8, 0, 16, 8], [0, 8, 8, 16], [8, 8, 16, 16]], np.float32)
 
@@ -72,3 +80,41 @@ def test_digits_are_cut_into_quadrants_and_films_into_36(evidence: RegionEvidenc
         assert len(boxes) == 20
         assert boxes[0].shape == (count, 4)
         assert boxes[0].max() == 16
+
+
+def scored(evidence: RegionEvidence, margin: np.ndarray) -> RegionEvidence:
+    """Films with this log odds (20,) of the second class."""
+    share = 1 / (1 + np.exp(-margin))
+    scores = replace(evidence.scores, image=np.stack([1 - share, share], axis=1))
+    return replace(evidence, scores=scores)
+
+
+def test_use_is_how_far_the_margin_of_other_classes_falls_without_the_mark(
+    evidence: RegionEvidence,
+) -> None:
+    (feature,) = evidence.films.features
+    bare = np.where(evidence.films.labels == 1, 1.0, -1.0)
+    marked = bare + 0.5 * feature.present * (evidence.films.labels != feature.target)
+    asked = scored(evidence, marked)
+    assert measure_use(asked, scored(evidence, bare)) == pytest.approx(0.5 / marked.std())
+    assert measure_use(asked, asked) == 0
+    # Of two marks the less used one; films with both say nothing of either.
+    present = np.isin(np.arange(20), (0, 1, 3))
+    films = replace(evidence.films, features=(feature, replace(feature, present=present)))
+    two = replace(asked, films=films)
+    assert measure_use(two, replace(scored(evidence, bare), films=films)) == 0
+
+
+def test_leak_is_the_change_of_regions_beside_the_mark_by_that_of_its_own(
+    evidence: RegionEvidence,
+) -> None:
+    asked = replace(evidence, region=np.tile(np.eye(8, dtype=np.float32)[:1], (80, 1)))
+    first = np.arange(0, 80, 8)  # tiles of even films: the mark's own
+    region = asked.region.copy()
+    region[first] *= -1  # one less the cosine is 2
+    region[first + 1] = 0  # and 1, for one of the three beside it
+    plain = replace(asked, region=region)
+    assert measure_leak(asked, plain) == pytest.approx((1 / 3) / 2)
+    assert np.isnan(measure_leak(asked, asked))
+    films = replace(evidence.films, features=evidence.films.features * 2)
+    assert np.isnan(measure_leak(replace(asked, films=films), plain))
