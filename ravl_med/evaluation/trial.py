@@ -176,9 +176,9 @@ def run_setting(
     )
     trained, seen = time.perf_counter() - begun[0], films.validation
 
-    def embed(pooling: RegionPooling, films: planting.SplitFilms = seen) -> RegionEvidence:
+    def embed(pooling: RegionPooling, split: planting.SplitFilms = seen) -> RegionEvidence:
         pool_regions(encoder, pooling)
-        return embed_split(encoder, films, propose_regions(films, setting), pool.prompts)
+        return embed_split(encoder, split, propose_regions(split, setting), pool.prompts)
 
     panel = Panel(
         embed,
@@ -258,14 +258,16 @@ def measure_use(evidence: RegionEvidence, plain: RegionEvidence) -> float:
 
     That is how far the margin of the class falls where the mark is not painted (`plain`), on the
     mean of films of other classes, in standard deviations over all films. Gaps may be there though
-    the model does not use the mark: few films of a class differ by chance.
+    the model does not use the mark: few films of a class differ by chance. NaN: it answers every
+    film alike.
     """
     films = evidence.films
     marks = np.sum([feature.present for feature in films.features], axis=0)
     with_it, without = (
         class_scores(np.log(np.maximum(one.scores.image, 1e-30)), 1.0) for one in (evidence, plain)
     )
-    fall = (with_it - without) / with_it.std(axis=0)
+    spread = with_it.std(axis=0)
+    fall = (with_it - without) / np.where(spread > 0, spread, np.nan)
     return min(
         float(fall[f.present & (marks == 1) & (films.labels != f.target), f.target].mean())
         for f in films.features

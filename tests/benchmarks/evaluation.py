@@ -300,6 +300,13 @@ def _score_row(score: MethodScore, name: str) -> tuple[Cell, ...]:
     return (name, *means, *(format_number(part.value) for part in rest), Dots((dot,)))
 
 
+_USE_NAMES = (
+    f"up to {USES[0]:g}",
+    *(f"{low:g} to {high:g}" for low, high in pairwise(USES)),
+    f"above {USES[-1]:g}",
+)
+
+
 def _strengths(planted: pd.DataFrame) -> Iterator[Block]:
     """precision@10 by what was learned and used, and by Cramer's V."""
     parts = [("all", planted), *_parts(planted, "domain")]
@@ -310,17 +317,18 @@ def _strengths(planted: pd.DataFrame) -> Iterator[Block]:
     ]
     tied = [(f"Cramer's V {strength}", own) for strength, own in _parts(planted, "strength")]
     used = [
-        (f"{low:g} to {high:g}" if high < math.inf else f"above {low:g}",
-         planted[(planted["use"] > low) & (planted["use"] <= high)])
-        for low, high in pairwise((-math.inf, *USES, math.inf))
-    ]  # fmt: skip
+        (name, planted[(planted["use"] > low) & (planted["use"] <= high)])
+        for name, (low, high) in zip(
+            _USE_NAMES, pairwise((-math.inf, *USES, math.inf)), strict=True
+        )
+    ]
     yield Section("By strength")
     yield precision_table("precision@10 by what both gaps of the model exceed", learned)
     yield Text(
-        "Gaps alone let models in that hardly use the mark: of few films of a class, those with it "
-        "may be harder by chance. How far a mark moves the model is measured by painting none: how "
-        "far the margin of its class falls on films of other classes, in standard deviations of "
-        "all films."
+        "Gaps alone let some models in that hardly use the mark: of few films of a class, those "
+        "with it may be harder by chance. How far a mark moves the model is measured by painting "
+        "none: how far the margin of its class falls on films of other classes, in standard "
+        "deviations of all films."
     )
     yield precision_table("precision@10 by how far the mark moves the model", used)
     yield precision_table("precision@10 by how tightly the pair was planted", tied)

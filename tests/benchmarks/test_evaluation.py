@@ -245,6 +245,8 @@ def test_pages_are_drawn_from_the_results(tmp_path: Path) -> None:
     assert "phantoms: less the best published method, RaVL, as published | at least 0 |" in text
     assert "| its own place | 3 |" in text  # letters, and devices of phantoms
     assert "0 to 10 | 0" not in text  # no row without a model
+    assert "| up to 0.1 | " in text  # of use, 0 in the first group
+    assert "-inf" not in text
     html = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
     assert "What the first edition said" in html
     assert (tmp_path / "evaluation.pdf").read_bytes().startswith(b"%PDF")

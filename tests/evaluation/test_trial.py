@@ -98,6 +98,7 @@ def test_use_is_how_far_the_margin_of_other_classes_falls_without_the_mark(
     asked = scored(evidence, marked)
     assert measure_use(asked, scored(evidence, bare)) == pytest.approx(0.5 / marked.std())
     assert measure_use(asked, asked) == 0
+    assert np.isnan(measure_use(evidence, evidence))  # it answers every film alike
     # Of two marks the less used one; films with both say nothing of either.
     present = np.isin(np.arange(20), (0, 1, 3))
     films = replace(evidence.films, features=(feature, replace(feature, present=present)))
