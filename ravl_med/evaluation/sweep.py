@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ravl_med.encoders.base import using_threads
 from ravl_med.errors import ConfigError
 from ravl_med.evaluation.methods import require_umap
 from ravl_med.evaluation.planting import FilmPool, open_pool
@@ -140,7 +141,8 @@ def run_sweep(
             done = _Done.read(folder)  # others may have been here since
             if done.settles(setting, plan.repairs):
                 continue
-            _run(setting, plan, folder, cache, pools, progress)
+            with using_threads(1):  # so that rows are the same however many cores there are
+                _run(setting, plan, folder, cache, pools, progress)
             gc.collect()  # films and models in cycles: Python does not see how large they are
             run += 1
             done = _Done.read(folder)

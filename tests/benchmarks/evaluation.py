@@ -143,7 +143,8 @@ def _summary(table: pd.DataFrame, valid: pd.DataFrame) -> str:
         f"of which RaVL's authors had {PAPER_MODELS}. {len(models) - len(taught)} models have "
         "nothing to learn (null settings). Means are given with 95 % intervals, bootstrapped over "
         "groups of seeds; shares with exact intervals. Any row is rebuilt by ravl-med evaluate "
-        "--only domain=...,kind=...,architecture=...,strength=...,seed=..."
+        "--only domain=...,kind=...,architecture=...,strength=...,seed=... A process computes in "
+        "one thread, so that a row does not depend on how many cores there are."
     )
 
 

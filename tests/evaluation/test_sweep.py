@@ -10,7 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from ravl_med.encoders.base import using_threads
 from ravl_med.errors import ConfigError
 from ravl_med.evaluation import sweep
 from ravl_med.evaluation.repairs import BEFORE, ArmOfSetting, choose_repairs
@@ -105,6 +107,23 @@ def test_what_was_killed_is_gone_on_with(
     assert first.seen + second.seen == [s.digest for s in SETTINGS]
     assert merge_parts(tmp_path) == (len(SETTINGS), 0)
     assert run_sweep(plan, tmp_path, cache) == 0
+
+
+def test_a_setting_is_run_in_one_thread_whatever_the_machine_has(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model trained in two threads differs from the second digit on."""
+    trainer, threads = Trainer(), []
+
+    def run(*asked: Any) -> SimpleNamespace:
+        threads.append(torch.get_num_threads())
+        return trainer(*asked)
+
+    monkeypatch.setattr(sweep, "run_setting", run)
+    with using_threads(2):
+        run_sweep(SweepPlan(SETTINGS[:2]), tmp_path, cache)
+        assert torch.get_num_threads() == 2
+    assert threads == [1, 1]
 
 
 def test_a_half_written_part_is_not_taken_for_one(
