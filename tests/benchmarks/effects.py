@@ -78,7 +78,7 @@ class _Counted:
 def examine(model: DrawnModel, cache: Cache, *, styles: bool = False) -> dict[str, Any]:
     """Examine a model as an audit does; return the verdict and what it names."""
     evidence, drawing = model.evidence, model.drawing
-    config = setting_config(dict.fromkeys(evidence.classes, ("",)), drawing.number % 1000)
+    config = setting_config({name: (name,) for name in evidence.classes}, drawing.number % 1000)
     own = config.evidence.model_copy(update={"max_pairs": 50, "dependence_films": 200})
     counted = _Counted(model.encoder)
     encoder: Any = counted
