@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -38,13 +39,10 @@ from ravl_med.evaluation.small_models import (
     STD,
     RegionEvidence,
     embed_split,
-    fine_tuning_recipe,
-    normalise_films,
     pool_regions,
     pretrained_folder,
-    train_small_model,
 )
-from ravl_med.evaluation.trial import MethodRow, Trial, propose_regions
+from ravl_med.evaluation.trial import MethodRow, Trial, propose_regions, train_model
 from ravl_med.evidence.confirmation import split_patients
 from ravl_med.evidence.counterfactual import CounterfactualModel, prepare_inputs
 from ravl_med.evidence.counterfactual.fills import Interpolation
@@ -182,16 +180,12 @@ def mitigate_setting(
     There is one row without an arm, and with the reason, where there is nothing to repair. Arms
     that start before the audited model are left out where that started from nothing.
     """
-    model = trial.rows[0]
-    precision = next((row.fitted_10 for row in trial.rows if row.method == OURS), math.nan)
-    known = (
-        setting.digest, setting.group, setting.domain, setting.architecture, setting.strength,
-        setting.seed, RECIPE, precision, model.bare, model.majority,
-    )  # fmt: skip
+    arm_of, alone = _arms_of(trial.rows), left_alone(trial.rows)
+    if alone:
+        return alone
     found = [] if trial.ours is None else _to_repair(trial.ours)
-    reason = _reason_against(setting, model, found)
-    if reason:
-        return [ArmOfSetting(*known, reason)]
+    if not found:
+        return [arm_of("nothing found")]
     fabric = make_fabric(device)
     config = setting_config(pool.prompts, setting.seed)
     films, selection = _prepare(pool, trial, found, config)
@@ -203,11 +197,11 @@ def mitigate_setting(
         audited = _Start.of(start, pool, films)
         earlier = None if before is None else _Start.of(before, pool, films)
         outcomes = [
-            ArmOfSetting(*known, "", BEFORE, *test.of_model(audited.encoder), math.nan),
-            ArmOfSetting(*known, "", GUESS, *test.of_guesser(setting.seed), math.nan),
+            arm_of("", BEFORE, *test.of_model(audited.encoder), math.nan),
+            arm_of("", GUESS, *test.of_guesser(setting.seed), math.nan),
         ]
         clean, seconds = _train_clean(setting, pool, before, device)
-        outcomes.append(ArmOfSetting(*known, "", CLEAN, *test.of_model(clean), seconds))
+        outcomes.append(arm_of("", CLEAN, *test.of_model(clean), seconds))
         for name in arms:
             repair, rules = REPAIRS[name], config.mitigation
             begin = earlier if repair.pretrained else audited
@@ -216,31 +210,33 @@ def mitigate_setting(
             change: dict[str, object] = {"reduction": repair.reduction}
             if repair.clip_weight is not None:
                 change["clip_weight"] = repair.clip_weight
-            training = ArmTraining(
-                repair.arm,
-                begin.folder,
-                begin.films,
-                selection,
-                begin.classes,
-                rules.model_copy(update=change),
-            )
-            trained = training(fabric)
+            own = rules.model_copy(update=change)
+            trained = ArmTraining(
+                repair.arm, begin.folder, begin.films, selection, begin.classes, own
+            )(fabric)
             measured = test.of_tower(trained.tower, begin.classes)
-            outcomes.append(ArmOfSetting(*known, "", name, *measured, trained.curve.seconds))
+            outcomes.append(arm_of("", name, *measured, trained.curve.seconds))
     return outcomes
 
 
-def _reason_against(
-    setting: Setting, model: MethodRow, found: Sequence[SpuriousCorrelation]
-) -> str:
-    """Say why a model is not repaired; blank where it is."""
-    if setting.kind == "null":
-        return "null"
-    if not model.valid:
-        return "not learned"
-    if model.bare < model.majority + ABOVE:
-        return "knows too little"
-    return "" if found else "nothing found"
+def left_alone(rows: Sequence[MethodRow]) -> list[ArmOfSetting]:
+    """Return the one row, with the reason, of a model that is not repaired whatever is found in it.
+
+    `rows` are those of one setting, at least one. Nothing is returned of a model that is repaired.
+    """
+    model = rows[0]
+    against = {"null": model.kind == "null", "not learned": not model.valid}
+    against["knows too little"] = model.bare < model.majority + ABOVE
+    reason = next((why for why, holds in against.items() if holds), "")
+    return [_arms_of(rows)(reason)] if reason else []
+
+
+def _arms_of(rows: Sequence[MethodRow]) -> partial[ArmOfSetting]:
+    """Return what makes a row of an arm of a setting."""
+    m = rows[0]
+    precision = next((row.fitted_10 for row in rows if row.method == OURS), math.nan)
+    of_setting = (m.digest, m.group, m.domain, m.architecture, m.strength, m.seed, RECIPE)
+    return partial(ArmOfSetting, *of_setting, precision, m.bare, m.majority)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -266,15 +262,7 @@ def _train_clean(
     """Train a model on the same films, with the mark on half of each class."""
     free = make_films(replace(setting, kind="null", strength=0.0), pool).finetune
     begun = time.perf_counter()
-    encoder = train_small_model(
-        setting.architecture,
-        normalise_films(free.pixels),
-        free.labels,
-        pool.prompts,
-        fine_tuning_recipe(setting.architecture, setting.seed),
-        device,
-        start=start,
-    )
+    encoder = train_model(setting, free, pool, start, device)
     return encoder, round(time.perf_counter() - begun, 1)
 
 

@@ -27,7 +27,7 @@ from ravl_med.encoders.base import using_threads
 from ravl_med.errors import ConfigError
 from ravl_med.evaluation.methods import require_umap
 from ravl_med.evaluation.planting import FilmPool, open_pool
-from ravl_med.evaluation.repairs import REPAIRS, ArmOfSetting, mitigate_setting
+from ravl_med.evaluation.repairs import REPAIRS, ArmOfSetting, left_alone, mitigate_setting
 from ravl_med.evaluation.settings import DOMAINS, MADE, RECIPE, Domain, Setting
 from ravl_med.evaluation.trial import MethodRow, run_setting
 from ravl_med.pipeline.shards import Shard
@@ -253,17 +253,20 @@ def _run(
     progress: Progress,
 ) -> None:
     """Run one setting, and write its part once everything of it is there."""
-    pool = pools(setting.domain, setting.seed)
-    trial = run_setting(setting, pool, cache, plan.device, progress)
+    known, older = (_rows_by_digest(folder, kind).get(setting.digest, []) for kind in _FILES)
+    rows = tuple(MethodRow(**row) for row in known)
+    arms = left_alone(rows) if rows else []
+    if not arms:
+        pool = pools(setting.domain, setting.seed)
+        trial = run_setting(setting, pool, cache, plan.device, progress, rows)
+        rows = trial.rows
+        if plan.repairs:
+            arms = mitigate_setting(setting, pool, trial, cache, plan.device, plan.repairs)
     if plan.repairs:
-        arms = mitigate_setting(setting, pool, trial, cache, plan.device, plan.repairs)
-        known = {arm.arm for arm in arms}
-        older = _rows_by_digest(folder, ArmOfSetting).get(setting.digest, [])
-        kept = [row for row in older if row["arm"] not in known]
-        rows = [*(asdict(arm) for arm in arms), *kept]
-        _write_rows(_part_of(folder, setting.digest, ArmOfSetting), rows, ArmOfSetting)
-    rows = [asdict(row) for row in trial.rows]
-    _write_rows(_part_of(folder, setting.digest, MethodRow), rows, MethodRow)
+        done = {arm.arm for arm in arms}
+        every = [*map(asdict, arms), *(row for row in older if row["arm"] not in done)]
+        _write_rows(_part_of(folder, setting.digest, ArmOfSetting), every, ArmOfSetting)
+    _write_rows(_part_of(folder, setting.digest, MethodRow), [*map(asdict, rows)], MethodRow)
 
 
 def _part_of(folder: Path, digest: str, kind: type) -> Path:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,8 +155,12 @@ def run_setting(
     cache: Cache,
     device: str = "cpu",
     progress: Progress = lambda stage, done, total: None,
+    known: Sequence[MethodRow] = (),
 ) -> Trial:
     """Run a setting on the films of a pool of its domain and seed.
+
+    Methods are not asked again where `known`, rows of the setting, are of the model that is trained
+    here: another kind of processor trains another one.
 
     Raises
     ------
@@ -165,15 +171,7 @@ def run_setting(
     begun = time.perf_counter(), time.process_time()
     films = planting.make_films(setting, pool)
     progress(f"train: {setting.label()}", 0, 1)
-    encoder = train_small_model(
-        setting.architecture,
-        normalise_films(films.finetune.pixels),
-        films.finetune.labels,
-        pool.prompts,
-        fine_tuning_recipe(setting.architecture, setting.seed),
-        device,
-        start=start,
-    )
+    encoder = train_model(setting, films.finetune, pool, start, device)
     trained, seen = time.perf_counter() - begun[0], films.validation
 
     def embed(pooling: RegionPooling, split: planting.SplitFilms = seen) -> RegionEvidence:
@@ -196,17 +194,42 @@ def run_setting(
         bare = pool.films.pixels[pool.films.rows(VALIDATION)]
         plain = embed(ours_at.pooling, replace(seen, pixels=bare))
         row = replace(row, leak=measure_leak(evidence, plain), use=measure_use(evidence, plain))
-    rows, ours = [row], None
+    same = bool(known) and _ANSWERS(row) == _ANSWERS(known[0])
+    rows, ours = [*known] if same else [row], None
     if row.valid or (setting.kind == "null" and not row.problem):
         progress(f"ask every method: {setting.label()}", 0, 1)
         try:
-            rows = [_ask(row, panel, method, option) for method, option in _questions(setting)]
+            if not same:
+                rows = [_ask(row, panel, method, option) for method, option in _questions(setting)]
             ours = panel.ours(ours_at)
         except DataError:  # all regions look alike to this model: it cannot be audited
             rows = [replace(row, valid=False, problem="regions alike")]
-    took = time.perf_counter() - begun[0], time.process_time() - begun[1]
-    rows = [replace(r, seconds=round(took[0], 2), cpu_seconds=round(took[1], 2)) for r in rows]
+    if not same:
+        took, used = time.perf_counter() - begun[0], time.process_time() - begun[1]
+        rows = [replace(row, seconds=round(took, 2), cpu_seconds=round(used, 2)) for row in rows]
     return Trial(setting, tuple(rows), films, encoder, evidence, ours)
+
+
+def train_model(
+    setting: Setting,
+    films: planting.SplitFilms,
+    pool: planting.FilmPool,
+    start: Path | None,
+    device: str,
+) -> OpenClipEncoder:
+    """Train a model of a setting on films, from the weights of a folder or from nothing."""
+    return train_small_model(
+        setting.architecture,
+        normalise_films(films.pixels),
+        films.labels,
+        pool.prompts,
+        fine_tuning_recipe(setting.architecture, setting.seed),
+        device,
+        start=start,
+    )
+
+
+_ANSWERS = operator.attrgetter("accuracy", "bare", "raised_gap", "lowered_gap", "use")
 
 
 def _config_of(setting: Setting, pool: planting.FilmPool) -> Config:

@@ -354,7 +354,8 @@ def name_confounded(
         alone = entry.companion_of is None and not entry.counts
         if entry.confirmation.status == "confirmed" and alone:
             for others in groups:
-                gaps = _gaps_held_fixed(entry, _any_present(others), data)
+                held = np.any([other.cluster.present for other in others], axis=0)
+                gaps = _gaps_held_fixed(entry, held, data)
                 if any(not gap >= max_gap for gap in gaps):  # NaN: they cannot be told apart
                     entry = replace(
                         entry,
@@ -377,12 +378,6 @@ def _apartness(a: SpuriousCorrelation, b: SpuriousCorrelation, labels: NDArray[n
     least = max(_APART, 3.0 / math.sqrt(max(int(known.sum()), 1)))
     apart = -correlation_of(*within)
     return apart if apart >= least else 0.0
-
-
-def _any_present(correlations: Sequence[SpuriousCorrelation]) -> NDArray[np.bool_]:
-    """Return which films hold any of the features, shape (N,)."""
-    held: NDArray[np.bool_] = np.any([c.cluster.present for c in correlations], axis=0)
-    return held
 
 
 def _in_one_place(

@@ -196,6 +196,39 @@ def test_arms_that_a_setting_lacks_are_run_and_its_others_are_kept(
     assert merge_parts(tmp_path) == (3, 2 * (len(both) + 1) + 1)
 
 
+def test_what_is_known_of_a_model_is_not_asked_again_for_its_repair(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knowing, *others = SETTINGS[:3]
+    least = {setting.digest: 0.2 if setting in others else 0.3 for setting in SETTINGS[:3]}
+    rows = {s.digest: replace(row_of(s), bare=least[s.digest]) for s in SETTINGS[:3]}
+    given: list[tuple[MethodRow, ...]] = []
+
+    def run(setting: Setting, *asked: Any) -> SimpleNamespace:
+        given.append(asked[-1])
+        return SimpleNamespace(rows=(rows[setting.digest],))
+
+    def repair(setting: Setting, pool: Any, trial: Any, *rest: Any) -> list[ArmOfSetting]:
+        known = (
+            setting.digest, setting.group, setting.domain, "resnet", 0.9, setting.seed, RECIPE,
+            1.0, 0.7, 0.1,
+        )  # fmt: skip
+        return [ArmOfSetting(*known, "", arm) for arm in rest[-1]]
+
+    monkeypatch.setattr(sweep, "run_setting", run)
+    monkeypatch.setattr(sweep, "mitigate_setting", repair)
+    run_sweep(SweepPlan(SETTINGS[:3]), tmp_path, cache)
+    assert given == [()] * 3
+    given.clear()
+    repairs = choose_repairs(arms=True, ablations=False)
+    assert run_sweep(SweepPlan(SETTINGS[:3], repairs=repairs), tmp_path, cache) == 3
+    assert [row.digest for known in given for row in known] == [knowing.digest]
+    merge_parts(tmp_path)
+    _, arms = read_results(tmp_path)
+    reasons = {arm["digest"]: arm["reason"] for arm in arms if arm["reason"]}
+    assert reasons == {setting.digest: "knows too little" for setting in others}
+
+
 def test_processes_share_the_settings_and_leave_each_other_s_alone(
     tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
