@@ -206,7 +206,7 @@ def _run(
 def measure(kind: Kind, first: int, setup: Setup) -> Iterator[Row]:
     """Make and examine so many models, on as many processes as the machine has cores.
 
-    Weak and small ones are made until there are so many.
+    Weak and small ones, and those on real films, are made until so many have learned it.
     """
     films, folder = setup.size("films"), setup.files.get("films")
     wanted, done = setup.size("models"), 0
@@ -228,7 +228,11 @@ _MOST_MADE = 40  # for each model that is wanted
 _WEAK, _MEDIUM, _LARGE = 0.15, 0.25, 0.40  # of both gaps
 _LEARNED_GAP = 0.30
 _STYLE_GAP = 0.20
-_KEPT: Mapping[Kind, tuple[float, float]] = {"weak": (_WEAK, _LARGE), "small": (_LEARNED_GAP, 2.0)}
+_KEPT: Mapping[Kind, tuple[float, float]] = {
+    "weak": (_WEAK, _LARGE),
+    "small": (_LEARNED_GAP, 2.0),
+    "local": (_WEAK, 2.0),
+}
 """Smaller gap of a model that is kept, from and below; others are made and not examined."""
 _LEAST_SHIFT = 0.1  # standard deviations of the margin
 
@@ -389,13 +393,14 @@ _CLEAN_TABLE = Table(
     Column("style named", "{styles}"),
     Column("pictures", "{pictures:,}"),
 )
+_OLDER = ("small", "weak", "clean_900", "clean_400", "style", "real_clean")
 _BEFORE = (
     " By the rules before 'What no mistakes go with does no harm' (first point of CHANGELOG.md)."
 )
 _DRAWN = (
     "What is painted, where, how large, in which tone, and how tightly it is tied to which finding "
     "is drawn from the number of the model. Named: on page one, with the right class, and half of "
-    f"the first ten fitted boxes or more lie on it.{_BEFORE}"
+    "the first ten fitted boxes or more lie on it."
 )
 _SMALL_TEXT = (
     f"{_DRAWN} These are 4 to 6 of 96 pixels wide, as 18 to 26 mm of a film, anywhere on it, and "
@@ -409,10 +414,11 @@ _TRAINED_ANEW = (
     " The same numbers had been trained on another processor, measured by the rules before, and "
     "looked at."
 )
-_ON_REAL = f"{_DRAWN} A patient's films are cut and exposed anew until there are enough."
-_CLEAN = (
-    f"Nothing is planted; the models learn the findings alone. Films of whole patients.{_BEFORE}"
+_ON_REAL = (
+    f"{_DRAWN} A patient's films are cut and exposed anew until there are enough; so many models "
+    "are made that this many have gaps above 15 points."
 )
+_CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
 _CLEAN_REAL = _CLEAN + _TRAINED_ANEW
 
 
@@ -430,7 +436,7 @@ def _part(
     return Part(
         name,
         title,
-        text,
+        text + _BEFORE if name in _OLDER else text,
         [summaries[kind], _CLEAN_TABLE if kind == "clean" else _TABLE],
         partial(measure, kind, first),
         {"models": models, "films": films},
@@ -463,14 +469,14 @@ PAGE = Page(
     "Search by effects: models that learned something drawn at random, and clean ones",
     "Examine models that learned something drawn at random, and clean ones.",
     (
-        _part("inside", "Inside the anatomy of the finding", _DRAWN, "inside", 200, 600, 18),
-        _part("small", "Small things, as buttons and clips", _SMALL_TEXT, "small", 8300, 600, 5),
-        _part("weak", "Weak and medium shortcuts", _WEAK_TEXT, "weak", 7600, 400, 14),
-        _part("clean_900", "Clean models, 900 films", _CLEAN, "clean", 2100, 900, 20),
-        _part("clean_400", "Clean models, 400 films", _CLEAN, "clean", 3200, 400, 20),
-        _part("style", "Tied to a style of the whole film", _DRAWN, "style", 4100, 600, 12),
-        _part("real_drawn", "Drawn on real films", _ON_REAL, "local", 5100, 400, 12),
-        _part("real_clean", "Clean models on real films", _CLEAN_REAL, "clean", 6000, 400, 20),
+        _part("inside", "Inside the anatomy of the finding", _DRAWN, "inside", 300, 600, 18),
+        _part("small", "Small things, as buttons and clips", _SMALL_TEXT, "small", 8600, 600, 5),
+        _part("weak", "Weak and medium shortcuts", _WEAK_TEXT, "weak", 7800, 400, 14),
+        _part("clean_900", "Clean models, 900 films", _CLEAN, "clean", 2200, 900, 20),
+        _part("clean_400", "Clean models, 400 films", _CLEAN, "clean", 3300, 400, 20),
+        _part("style", "Tied to a style of the whole film", _DRAWN, "style", 4200, 600, 12),
+        _part("real_drawn", "Drawn on real films", _ON_REAL, "local", 5200, 400, 8),
+        _part("real_clean", "Clean models on real films", _CLEAN_REAL, "clean", 6100, 400, 20),
     ),
     _summary,
 )
