@@ -393,10 +393,8 @@ _CLEAN_TABLE = Table(
     Column("style named", "{styles}"),
     Column("pictures", "{pictures:,}"),
 )
-_OLDER = ("small", "weak", "clean_900", "clean_400", "style", "real_clean")
-_BEFORE = (
-    " By the rules before 'What no mistakes go with does no harm' (first point of CHANGELOG.md)."
-)
+_OLDER = ("clean_900", "clean_400", "real_clean")
+_BEFORE = " By older rules: before the first points of CHANGELOG.md."
 _DRAWN = (
     "What is painted, where, how large, in which tone, and how tightly it is tied to which finding "
     "is drawn from the number of the model. Named: on page one, with the right class, and half of "
