@@ -253,7 +253,8 @@ def _run(
     progress: Progress,
 ) -> None:
     """Run one setting, and write its part once everything of it is there."""
-    known, older = (_rows_by_digest(folder, kind).get(setting.digest, []) for kind in _FILES)
+    kinds = MethodRow, ArmOfSetting
+    known, older = (_rows_by_digest(folder, kind).get(setting.digest, []) for kind in kinds)
     rows = tuple(MethodRow(**row) for row in known)
     arms = left_alone(rows) if rows else []
     if not arms:

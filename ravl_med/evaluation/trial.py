@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-import operator
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +229,7 @@ def train_model(
     )
 
 
-_ANSWERS = operator.attrgetter("accuracy", "bare", "raised_gap", "lowered_gap", "use")
+_ANSWERS = attrgetter("accuracy", "bare", "raised_gap", "lowered_gap", "use")  # of one model
 
 
 def _config_of(setting: Setting, pool: planting.FilmPool) -> Config:

@@ -143,7 +143,7 @@ class Page:
             sections += [
                 part.draw(kept["rows"]),
                 f"Made by `{self.command(part, sizes)}` ({kept['tool']}, {kept['machine']}) in "
-                f"{kept['seconds']:.0f} s.",
+                f"{kept['seconds']:.0f} s.{_STOPPED if kept.get('unfinished') else ''}",
             ]
         return "\n\n".join(sections) + "\n"
 
@@ -201,6 +201,9 @@ class Page:
             raise ConfigError(f"--out: cannot be written ({type(error).__name__}).") from None
 
 
+_STOPPED = " **Stopped before its end: rows are missing.**"
+
+
 def run_page(page: Page, parts: Sequence[str], folder: Path, setup: Setup) -> Path:
     """Measure parts of a page one by one, and write each as soon as it is done.
 
@@ -225,7 +228,7 @@ def run_page(page: Page, parts: Sequence[str], folder: Path, setup: Setup) -> Pa
         for row in part.measure(replace(setup, sizes=sizes)):
             rows.append(_without_nan(row))
             if part.stepwise:
-                content[part.name] = _kept(sizes, start, rows)
+                content[part.name] = {**_kept(sizes, start, rows), "unfinished": True}
                 page.write(folder, content, draw=False)
         content[part.name] = _kept(sizes, start, rows)
         page.write(folder, content, draw=True)

@@ -34,6 +34,7 @@ def test_a_page_is_what_its_numbers_draw(name: str) -> None:
     page = PAGES[name]
     content = page.read(PUBLISHED)
     assert list(content) == [part.name for part in page.parts]  # all have been measured
+    assert [name for name, part in content.items() if part.get("unfinished")] == []
     assert (PUBLISHED / f"{name}.md").read_text(encoding="utf-8") == page.draw(content)
 
 

@@ -109,6 +109,10 @@ def test_what_takes_hours_is_written_row_by_row(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_page(PAGE, ("counted",), tmp_path, run(tmp_path, {"films": 12}))
     assert [row["number"] for row in kept(tmp_path)["counted"]["rows"]] == list(range(9))
+    page = run_page(PAGE, (), tmp_path, run(tmp_path))
+    assert "rows are missing" in page.read_text(encoding="utf-8")
+    run_page(PAGE, ("counted",), tmp_path, run(tmp_path))
+    assert "rows are missing" not in page.read_text(encoding="utf-8")
 
 
 def test_a_part_needs_its_files_and_is_left_out_without_them(tmp_path: Path) -> None:
