@@ -9,15 +9,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from ravl_med.encoders.base import using_threads
 from ravl_med.errors import ConfigError
 from ravl_med.evaluation import sweep
+from ravl_med.evaluation.painting import Mark
 from ravl_med.evaluation.repairs import BEFORE, ArmOfSetting, choose_repairs
-from ravl_med.evaluation.settings import RECIPE, Setting, plan_settings
-from ravl_med.evaluation.sweep import SweepPlan, merge_parts, run_sweep, take_shard
+from ravl_med.evaluation.settings import RECIPE, Pair, Setting, plan_settings
+from ravl_med.evaluation.sweep import (
+    ARMS,
+    RESULTS,
+    SweepPlan,
+    merge_parts,
+    run_sweep,
+    take_shard,
+)
 from ravl_med.evaluation.trial import MethodRow
 from ravl_med.pipeline.shards import Shard
 from ravl_med.storage.cache import Cache
@@ -227,6 +237,34 @@ def test_what_is_known_of_a_model_is_not_asked_again_for_its_repair(
     _, arms = read_results(tmp_path)
     reasons = {arm["digest"]: arm["reason"] for arm in arms if arm["reason"]}
     assert reasons == {setting.digest: "knows too little" for setting in others}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_model_is_repaired_by_the_rows_that_are_known_of_it(tmp_path: Path) -> None:
+    """Nothing stands in: a model of digits is trained, every method asked, and it is repaired."""
+    pair = Pair(Mark("rectangle", "beside", contrast=0.6), "3")
+    setting = Setting("digits", "planted", (pair,), 0.95, "resnet", 100)
+    cache, out = Cache(tmp_path / "cache"), tmp_path / "out"
+    assert run_sweep(SweepPlan((setting,)), out, cache) == 1
+    merge_parts(out)
+    known, _ = read_results(out)
+    assert known[0]["valid"]
+    repaired = SweepPlan((setting,), repairs=("standard",))
+    assert run_sweep(repaired, out, cache) == 1
+    merge_parts(out)
+    rows, arms = read_results(out)
+    assert repr(rows) == repr(known)  # with their seconds: no method was asked again
+    assert [arm["arm"] for arm in arms] in (["before", "guess", "clean", "standard"], [""])
+    shutil.rmtree(out / "evaluation-parts")
+    pq.write_table(pa.Table.from_pylist([row | {"accuracy": 0.0} for row in rows]), out / RESULTS)
+    (out / ARMS).unlink()
+    assert run_sweep(repaired, out, cache) == 1  # those are rows of another model
+    merge_parts(out)
+    anew, _ = read_results(out)
+    measured = {name for name in rows[0] if "seconds" not in name}
+    assert all(repr(a[n]) == repr(b[n]) for a, b in zip(anew, rows, strict=True) for n in measured)
+    assert anew[0]["seconds"] != rows[0]["seconds"]
 
 
 def test_processes_share_the_settings_and_leave_each_other_s_alone(
