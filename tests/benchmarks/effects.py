@@ -393,8 +393,6 @@ _CLEAN_TABLE = Table(
     Column("style named", "{styles}"),
     Column("pictures", "{pictures:,}"),
 )
-_OLDER = ("clean_900", "clean_400", "real_clean")
-_BEFORE = " By older rules: before the first points of CHANGELOG.md."
 _DRAWN = (
     "What is painted, where, how large, in which tone, and how tightly it is tied to which finding "
     "is drawn from the number of the model. Named: on page one, with the right class, and half of "
@@ -408,16 +406,12 @@ _WEAK_TEXT = (
     f"{_DRAWN} So many are made that this many have gaps of 15 to 40 points; small transformers "
     "learn such a thing wholly or not at all, so these are convolutional."
 )
-_TRAINED_ANEW = (
-    " The same numbers had been trained on another processor, measured by the rules before, and "
-    "looked at."
-)
 _ON_REAL = (
     f"{_DRAWN} A patient's films are cut and exposed anew until there are enough; so many models "
     "are made that this many have gaps above 15 points."
 )
 _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
-_CLEAN_REAL = _CLEAN + _TRAINED_ANEW
+_CLEAN_REAL = f"{_CLEAN} One film of each patient, 28 pixels wide, enlarged."
 
 
 def _part(
@@ -434,7 +428,7 @@ def _part(
     return Part(
         name,
         title,
-        text + _BEFORE if name in _OLDER else text,
+        text,
         [summaries[kind], _CLEAN_TABLE if kind == "clean" else _TABLE],
         partial(measure, kind, first),
         {"models": models, "films": films},
