@@ -411,7 +411,6 @@ _ON_REAL = (
     "are made that this many have gaps above 15 points."
 )
 _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whole patients."
-_CLEAN_REAL = f"{_CLEAN} One film of each patient, 28 pixels wide, enlarged."
 
 
 def _part(
@@ -468,7 +467,7 @@ PAGE = Page(
         _part("clean_400", "Clean models, 400 films", _CLEAN, "clean", 3300, 400, 20),
         _part("style", "Tied to a style of the whole film", _DRAWN, "style", 4200, 600, 12),
         _part("real_drawn", "Drawn on real films", _ON_REAL, "local", 5200, 400, 8),
-        _part("real_clean", "Clean models on real films", _CLEAN_REAL, "clean", 6100, 400, 20),
+        _part("real_clean", "Clean models on real films", _CLEAN, "clean", 6100, 400, 20),
     ),
     _summary,
 )
