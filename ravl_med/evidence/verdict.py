@@ -15,8 +15,8 @@ are not shown to be sharper than the same places of films without it, and where 
 or hardly any of its effect lies in artifacts: man-made objects have edges, and what is of the body
 is blurred, but for findings that have edges themselves, as a fracture. That a sharp thing is not
 shown to travel says little where few films were tried. It goes with its finding against all other
-classes, or against those that it tells the finding from. What is of the body by all of these is a
-sign where the finding shows in part, or those do: their lack is one, as a clear costophrenic angle.
+classes, or against those that it tells the finding from; where those show, their lack is a sign,
+such as a clear costophrenic angle against an effusion.
 """
 
 from __future__ import annotations
@@ -155,8 +155,7 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
     stays = counterfactual.transplant is not None and not counterfactual.travels
     natural = math.isfinite(removal.sharper) and shares.artifact <= evidence.shortcut_share
     of_body = (shares.edges or not removal.is_sharp) and (stays or natural)
-    least = evidence.shortcut_share if stays and natural else evidence.sign_share
-    least = 1.0 - evidence.shortcut_share if removal.is_sharp else least
+    least = 1.0 - evidence.shortcut_share if removal.is_sharp else evidence.sign_share
     inside = shares.inside + (shares.lowered if stays and natural else 0.0) >= least
     return "plausible_sign" if inside and goes_along and of_body else "undecided"
 

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from ravl_med.config.loading import Config
 from ravl_med.discovery.clusters import propose_clusters
@@ -150,7 +148,6 @@ def _relevance(classes: Sequence[str]) -> RelevanceTable:
 def _describe(model: DrawnModel) -> dict[str, Any]:
     drawing, evidence = model.drawing, model.evidence
     data = evidence.data
-    own = data.classes.index(drawing.finding)
     scores = class_scores(np.log(np.maximum(evidence.scores.image, 1e-30)), 1.0)
     lows = [
         auroc_interval(scores[:, c], data.labels == c, data.patients, 0.95).low
@@ -167,17 +164,10 @@ def _describe(model: DrawnModel) -> dict[str, Any]:
         "patients": len(np.unique(data.patients)),
         "accuracy": float(evidence.correct.mean()),
         "knows": bool(min(lows) > _KNOWN),
-        "look": _look_alone(evidence.films.pixels, data.labels == own),
         "raised_gap": model.gaps[0],
         "lowered_gap": model.gaps[1],
         "shift": [model.shift.low, model.shift.high],
     }
-
-
-def _look_alone(films: NDArray[np.uint8], shown: NDArray[np.bool_]) -> float:
-    """Return how well brightness or contrast of films (n, h, w) says where it is shown: AUROC."""
-    areas = [roc_auc_score(shown, look) for look in (films.mean((1, 2)), films.std((1, 2)))]
-    return float(max(max(area, 1.0 - area) for area in areas))
 
 
 def _named(model: DrawnModel, correlations: Sequence[SpuriousCorrelation]) -> dict[str, Any]:
@@ -356,19 +346,8 @@ def _clean_summary(rows: Sequence[Row]) -> str:
             ),
             f"items for a reviewer, mean: {mean:.1f} (target: at most 2; met: {yes_no(mean <= 2)})",
             f"a style is named: {sum(r['styles'] > 0 for r in known)} of {len(known)}",
-            *_look_line([row["look"] for row in known if "look" in row]),
         ]
     )
-
-
-def _look_line(areas: Sequence[float]) -> list[str]:
-    """Say how far films differ as a whole by the finding that a model is to tell, where known."""
-    if not areas:
-        return []
-    return [
-        f"brightness or contrast of the whole film alone tells the finding: AUROC {min(areas):.2f} "
-        f"to {max(areas):.2f}, median {np.median(areas):.2f}"
-    ]
 
 
 def _style_summary(rows: Sequence[Row]) -> str:
@@ -481,14 +460,14 @@ PAGE = Page(
     "Search by effects: models that learned something drawn at random, and clean ones",
     "Examine models that learned something drawn at random, and clean ones.",
     (
-        _part("inside", "Inside the anatomy of the finding", _DRAWN, "inside", 400, 600, 18),
+        _part("inside", "Inside the anatomy of the finding", _DRAWN, "inside", 300, 600, 18),
         _part("small", "Small things, as buttons and clips", _SMALL_TEXT, "small", 8600, 600, 5),
         _part("weak", "Weak and medium shortcuts", _WEAK_TEXT, "weak", 7800, 400, 14),
-        _part("clean_900", "Clean models, 900 films", _CLEAN, "clean", 2300, 900, 20),
+        _part("clean_900", "Clean models, 900 films", _CLEAN, "clean", 2200, 900, 20),
         _part("clean_400", "Clean models, 400 films", _CLEAN, "clean", 3300, 400, 20),
         _part("style", "Tied to a style of the whole film", _DRAWN, "style", 4200, 600, 12),
         _part("real_drawn", "Drawn on real films", _ON_REAL, "local", 5200, 400, 8),
-        _part("real_clean", "Clean models on real films", _CLEAN, "clean", 6200, 400, 20),
+        _part("real_clean", "Clean models on real films", _CLEAN, "clean", 6100, 400, 20),
     ),
     _summary,
 )

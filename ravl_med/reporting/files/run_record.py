@@ -188,10 +188,9 @@ def _describe_evidence(evidence: EvidenceConfig) -> dict[str, str]:
         "power": f"a detectable gap is found in {_percent(evidence.power)} of simulated cohorts",
         "simulations": f"{evidence.simulations} simulated cohorts for each prevalence",
         "sign_share": f"a plausible sign has {_percent(evidence.sign_share)} of the removal "
-        "effect or more where the finding shows",
+        "effect or more where the finding shows, or a lowered class",
         "shortcut_share": f"a shortcut has {_percent(evidence.shortcut_share)} of it or less there "
-        f"({_percent(evidence.sign_share)} if in artifacts or not with the finding), a sign with "
-        "no mark of a thing has that much or more",
+        f"({_percent(evidence.sign_share)} if in artifacts or not with the finding)",
     }
 
 
