@@ -393,7 +393,7 @@ def _search_lines(result: AuditResult) -> Iterator[str]:
     if result.discovery is not None:
         found = result.correlations
         confirmed = sum(c.confirmation.status == "confirmed" for c in found)
-        used = sum(c.counterfactual is not None and c.counterfactual.used for c in found)
+        used = sum(c.used for c in found)
         clusters = plural(result.discovery.clusters, "cluster")
         yield (
             f"{clusters}, {plural(result.discovery.candidates, 'candidate')}, "

@@ -162,14 +162,13 @@ class EvidenceConfig(Section):
     relevance: ConfigPath = Field(description="table of where each finding shows on a film")
     sign_share: Share = Field(
         0.5,
-        description="share of the effect where the finding shows, or a lowered class: at least "
-        "this much in a plausible sign; at most, in a shortcut in artifacts, or one that is not "
-        "shown to go with its finding",
+        description="share of the effect where the finding shows: at least this much in a sign; at "
+        "most, in a shortcut in artifacts, or one that is not shown to go with the finding",
     )
     shortcut_share: Share = Field(
         0.2,
-        description="at most this much in any other shortcut; at most this much "
-        "in artifacts, in a sign that raises other films, or elsewhere, in one with sharp edges",
+        description="at most this much there in any other shortcut, in artifacts in a sign that "
+        "raises other films, and elsewhere in a sharp one; at least, in one that is no thing",
     )
     seed: int = Field(
         0, ge=0, le=4_294_967_295, description="of the halves, exchanges and bootstrap draws"

@@ -56,7 +56,6 @@ from ravl_med.evaluation.small_models import (
     train_small_model,
 )
 from ravl_med.evidence.model_checks import class_scores
-from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.pipeline.stages import Progress
 from ravl_med.pipeline.truth import precision_at
 from ravl_med.regions.region_set import cut_tiles
@@ -385,12 +384,8 @@ def _ask(row: MethodRow, panel: Panel, method: str, option: Option) -> MethodRow
 
 def _items(ours: OurAnswer, planted: Sequence[planting.PlacedFeature]) -> str:
     """Return what is used or counts, with its harm, so that a gate can be moved afterwards."""
-
-    def used(one: SpuriousCorrelation) -> bool:
-        return one.counts or (one.counterfactual is not None and one.counterfactual.used)
-
     found = []
-    for one in filter(used, ours.correlations):
+    for one in (c for c in ours.correlations if c.counts or c.used):
         hits = [
             score_ranking(our_ranking(one, ours.evidence), [feature], ours.evidence)[0]
             for feature in planted

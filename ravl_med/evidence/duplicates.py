@@ -129,13 +129,17 @@ def _joined(
     return tuple(number for number in dict.fromkeys((*also, *more)) if number != own)
 
 
-def fold_places(explored: Sequence[tuple[int, Exploration]], worth: Sequence[bool]) -> list[int]:
+def fold_places(
+    explored: Sequence[tuple[int, Exploration]], worth: Sequence[bool], shown: Sequence[int] = ()
+) -> list[int]:
     """Fold features of one raised class that have their effect in the same place on mapped films.
 
     `explored` are the raised class and what the maps say. Features are folded into the one whose
     effect is surest, by its standard error. Returned is, for each, the position of the one that
     stands for it, itself where it stands alone: of those that are folded, the best one by `_fit`.
-    What is not `worth` a test stands alone.
+    Two things may lie in one place, as a coin and the disease under it: where the best one is not
+    among those whose gaps are `shown` by other patients, the best of these stands beside it. What
+    is not `worth` a test stands alone.
     """
     host = list(range(len(explored)))
     effects = [_surety(one.change) for _, one in explored]
@@ -154,7 +158,10 @@ def fold_places(explored: Sequence[tuple[int, Exploration]], worth: Sequence[boo
     for surest in kept:
         group = [at for at, one in enumerate(host) if one == surest]
         fits = [(_fit(explored[surest][1], explored[at][1]), effects[at], -at) for at in group]
-        host = [-max(fits)[2] if one == surest else one for one in host]
+        best = -max(fits)[2]
+        host = [best if one == surest else one for one in host]
+        if own := [fit for fit in fits if -fit[2] in shown and best not in shown]:
+            host[-max(own)[2]] = -max(own)[2]
     return host
 
 
@@ -199,7 +206,8 @@ def fold_counting(
     """Rank correlations; of those that count and are one feature, one stays.
 
     Clusters around a device hold different regions, yet removal finds the device from each of them:
-    of those that have their effect in the same place, the one stays that moves other films most.
+    of those that have their effect in the same place, the one stays that moves other films most,
+    but none is hidden by what is less grave: no thing by a sign, no shortcut by what is open.
     Where a device is missing, its place looks alike on all films: that raises what it lowers. Of a
     feature and its complement the side stays that is a thing: it is sharper than the same place
     without it, and moves other films; where one side could be put into none, and the other moves
@@ -213,7 +221,9 @@ def fold_counting(
     for entry in sorted(rank_correlations(correlations), key=lambda c: -_transplant_size(c)):
         if not entry.counts:
             continue
-        same = [other for other in kept if _in_one_place(entry, other, data.region_image)]
+        place, kinds = data.region_image, ("shortcut", entry.kind)
+        own = [c for c in kept if c.kind in kinds or entry.kind == "plausible_sign"]
+        same = [other for other in own if _in_one_place(entry, other, place)]
         opposite = [c for c in correlations if c.counts and _is_complement(entry, c, data, max_gap)]
         if same:
             hosts[entry.cluster.cluster] = same[0].cluster.cluster, _PLACE

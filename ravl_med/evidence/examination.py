@@ -334,8 +334,8 @@ def _intervene(
 ) -> tuple[list[Counterfactual | None], dict[int, int]]:
     """Look all features up in the maps; test those with an effect there on held-out patients.
 
-    Features with one raised class whose effect lies in the same place are one claim: the one with
-    the surest effect is tested, and speaks for the others. Returned is which does, by cluster.
+    Features with one raised class whose effect lies in the same place are one claim: `fold_places`
+    says which is tested, and speaks for the others. Returned is which does, by cluster.
     """
     if any(candidate.swapped not in tools.maps for candidate, _, _ in standing):
         return [None] * len(standing), {}  # no film could be mapped
@@ -347,7 +347,8 @@ def _intervene(
     explored = [look(candidate) for candidate, _, _ in standing]
     worth = [is_worth_a_test(one, evidence) for one in explored]
     raised = [candidate.cluster.raised_class for candidate, _, _ in standing]
-    host = fold_places(list(zip(raised, explored, strict=True)), worth)
+    shown = [at for at, entry in enumerate(standing) if _gaps_shown(entry, gate)]
+    host = fold_places(list(zip(raised, explored, strict=True)), worth, shown)
     chosen = [at for at in range(len(standing)) if worth[at] and host[at] == at]
     hypotheses = []
     for at in chosen:

@@ -445,6 +445,15 @@ class Counterfactual:
         return "transplant" in self.shown_by
 
     @property
+    def does_less_elsewhere(self) -> bool:
+        """Whether it is shown to move other films less than its own, by independent intervals."""
+        own, moved = self.removal.both, self.transplant
+        if own is None or moved is None:
+            return False
+        widths = [one.interval.high - one.interval.low for one in (own, moved)]
+        return own.contrast - moved.contrast > math.hypot(*widths) / 2.0
+
+    @property
     def is_man_made(self) -> bool:
         """Whether it travels and looks man-made: in artifacts for the most part, or sharp."""
         shares = self.removal.shares
@@ -608,6 +617,11 @@ class SpuriousCorrelation:
     def exact(self) -> bool | None:
         """Hypergeometric, not by drawn exchanges of patients; null: not tested."""
         return None if self.confirmation.status == "not_tested" else self.confirmation.exact
+
+    @property
+    def used(self) -> bool:
+        """Whether an intervention shows that the model uses it."""
+        return self.counterfactual is not None and self.counterfactual.used
 
     @property
     def used_reasons(self) -> tuple[str, ...]:

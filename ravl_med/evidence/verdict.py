@@ -16,7 +16,9 @@ or hardly any of its effect lies in artifacts: man-made objects have edges, and 
 is blurred, but for findings that have edges themselves, as a fracture. That a sharp thing is not
 shown to travel says little where few films were tried. It goes with its finding against all other
 classes, or against those that it tells the finding from; where those show, their lack is a sign,
-such as a clear costophrenic angle against an effusion.
+such as a clear costophrenic angle against an effusion. A thing does its work wherever it is put:
+what is soft and shown to do less in other films than in its own is how their anatomy looks, which
+makes a model wrong at times and is no shortcut, also where it does not go with the finding.
 """
 
 from __future__ import annotations
@@ -155,8 +157,11 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
     stays = counterfactual.transplant is not None and not counterfactual.travels
     natural = math.isfinite(removal.sharper) and shares.artifact <= evidence.shortcut_share
     of_body = (shares.edges or not removal.is_sharp) and (stays or natural)
-    least = 1.0 - evidence.shortcut_share if removal.is_sharp else evidence.sign_share
-    inside = shares.inside + (shares.lowered if stays and natural else 0.0) >= least
+    soft = natural and not removal.is_sharp
+    least = evidence.shortcut_share if soft and stays and goes_along else evidence.sign_share
+    least = 1.0 - evidence.shortcut_share if removal.is_sharp else least
+    inside = shares.inside + (shares.lowered if soft or (stays and natural) else 0.0) >= least
+    goes_along |= soft and stays and counterfactual.does_less_elsewhere
     return "plausible_sign" if inside and goes_along and of_body else "undecided"
 
 
@@ -343,14 +348,14 @@ class _Reviewed:
     def accusations(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Say what was found, and what a reviewer called a shortcut."""
         known = "shown on patients that had no part in the search"
-        used = [c for c in self.named if _is_used(c)]
+        used = [c for c in self.named if c.used]
         groups = ((self.found, known), (used, "by the judgement of a reviewer"))
         unused = tuple(
             f"A reviewer calls correlation {c.rank}, a feature that goes with "
             f"{_name_classes((c,), classes)}, a shortcut; the audit did not show that the model "
             "uses it."
             for c in self.named
-            if not _is_used(c)
+            if not c.used
         )
         accused = tuple(
             f"{_count(group, 'shortcut')}, {how}: the model calls films "
@@ -394,10 +399,6 @@ _TOLERATED: Mapping[Kind, str] = {
     "plausible_sign": "a plausible sign",
     "undecided": "a feature",
 }
-
-
-def _is_used(correlation: SpuriousCorrelation) -> bool:
-    return correlation.counterfactual is not None and correlation.counterfactual.used
 
 
 def is_shortcut(correlation: SpuriousCorrelation) -> bool:

@@ -301,6 +301,24 @@ class TestPlaces:
             "Its effect lies in the same place as that of correlation 1: they are one feature.",
         )
 
+    @pytest.mark.parametrize(
+        ("weak", "strong", "stands"),
+        [
+            ("shortcut", "plausible_sign", True),
+            ("undecided", "plausible_sign", True),
+            ("shortcut", "undecided", True),
+            ("plausible_sign", "undecided", False),
+            ("plausible_sign", "shortcut", False),
+            ("undecided", "shortcut", False),
+        ],
+    )
+    def test_nothing_is_hidden_by_what_is_less_grave(self, cluster_of, weak, strong, stands):
+        first = replace(self.used(cluster_of, 7, 0, 3.0, 0.4), kind=weak)
+        second = replace(self.used(cluster_of, 8, 1, 0.0, 0.9), kind=strong)
+
+        folded = self.folded(first, second)
+        assert {number: counts for number, counts, _ in folded} == {7: stands, 8: True}
+
     def test_half_of_the_smaller_is_one_place_as_before_the_test(self, cluster_of):
         here = self.used(cluster_of, 1, 0, 0.0, 0.9)
 

@@ -201,10 +201,10 @@ def explored(
     return SimpleNamespace(change=change, places=places, **known)
 
 
-def hosts(*features, raised=None, worth=None):
+def hosts(*features, raised=None, worth=None, shown=()):
     classes = [0] * len(features) if raised is None else raised
     asked = [True] * len(features) if worth is None else worth
-    return fold_places(list(zip(classes, features, strict=True)), asked)
+    return fold_places(list(zip(classes, features, strict=True)), asked, shown)
 
 
 def test_one_class_and_place_is_one_claim_and_the_surest_effect_stands_for_it():
@@ -225,6 +225,18 @@ def test_of_one_claim_the_feature_stands_for_all_that_tells_best_where_its_place
     assert hosts(surest, explored(0.5, present=[2, -2, 2, -2])) == [0, 0]  # as good: the surest
     assert hosts(surest, replace_moved(better)) == [1, 1]  # by what the surest's place does
     assert hosts(explored(0.9, present=[0] * 4), explored(0.5)) == [1, 1]  # it is on all or none
+
+
+@pytest.mark.parametrize(
+    ("gaps", "host"),
+    [((), [0, 0, 0, 0]), ((0, 2), [0, 0, 0, 0]), ((2,), [0, 0, 2, 0]), ((2, 3), [0, 0, 0, 3])],
+)
+def test_what_has_gaps_stands_beside_what_has_none(gaps, host):
+    """A coin in the place of a disease: the disease says better where that place does something."""
+    surest = explored(0.9, present=[1, 1, -1, -1])
+    others = [explored(size, present=[1, -1, 1, 0]) for size in (0.4, 0.5, 0.6)]
+
+    assert hosts(surest, *others, shown=gaps) == host
 
 
 @pytest.mark.parametrize(("step", "host"), [(1.0, 0), (2.0, 1)])

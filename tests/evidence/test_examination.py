@@ -583,6 +583,23 @@ def test_features_in_one_place_are_tested_once_by_the_one_with_the_largest_effec
     assert not second.counts
 
 
+@pytest.mark.parametrize(("status", "both"), [("confirmed", False), ("not_confirmed", True)])
+def test_what_is_confirmed_is_tested_beside_what_fits_the_place_better(
+    planted, asked, status, both
+):
+    subject, config = planted(), config_of()
+    found = twice(subject.confirm(config), status=status)
+    (first, (candidate, confirmation, also)) = found.tested
+    proposed = replace(candidate, cluster=replace(candidate.cluster, source="effects"))
+    own = first[0].cluster.cluster
+    asked.places |= {own: 0.0, 9: 2.0}
+    asked.sizes[9] = 2.0
+
+    subject.assess(replace(found, tested=(first, (proposed, confirmation, also))), config)
+
+    assert [h.cluster.cluster for h in asked.tests] == ([own, 9] if both else [9])
+
+
 def test_what_effects_propose_is_tested_whatever_its_gaps(planted, asked):
     """Without confirmed gaps it has to do harm, and is located only if it does."""
     subject, config = planted(), config_of(gate=GateConfig(max_gap=0.1))

@@ -253,26 +253,62 @@ def test_edges_say_nothing_of_a_finding_that_has_them(inside, artifact, goes_alo
 @pytest.mark.parametrize(
     ("lowered", "artifact", "sharper", "travels", "goes_along", "kind"),
     [
-        (0.2, 0.2, 0.6, False, True, "plausible_sign"),
-        (0.19, 0.0, 0.3, False, True, "undecided"),
+        (0.1, 0.2, 0.6, False, True, "plausible_sign"),
+        (0.09, 0.0, 0.3, False, True, "undecided"),  # hardly any of it lies where either shows
         (0.6, 0.21, 0.3, False, True, "undecided"),
         (0.6, 0.0, 0.61, False, True, "undecided"),
         (0.6, 0.0, math.nan, False, True, "undecided"),  # nobody knows whether it has edges
-        (0.6, 0.0, 0.3, True, True, "undecided"),  # it raises other films, as a thing does
+        (0.4, 0.2, 0.6, True, True, "plausible_sign"),  # a sign raises other films as well
+        (0.39, 0.0, 0.3, True, True, "undecided"),
+        (0.4, 0.21, 0.3, True, True, "undecided"),
+        (0.9, 0.0, 0.61, True, True, "shortcut"),  # and so does a thing, which has edges
+        (0.6, 0.0, 0.3, True, False, "undecided"),
         (0.6, 0.0, 0.3, False, False, "undecided"),
     ],
 )  # fmt: skip
 def test_the_lack_of_a_lowered_class_is_a_sign_where_that_shows(
     lowered, artifact, sharper, travels, goes_along, kind
 ):
-    shown = used(0.3, "transplant" if travels else "removal", artifact=artifact)
+    shown = used(0.1, "transplant" if travels else "removal", artifact=artifact)
     shares = replace(shown.removal.shares, lowered=lowered)
     edges = {"sharper": sharper, "sharper_interval": Interval(sharper, 1.0)}
     shown = replace(shown, removal=replace(shown.removal, shares=shares, **edges))
 
     assert kind_of(shown, EVIDENCE, goes_along=goes_along) == kind
-    untried = replace(shown, transplant=None)  # whether it travels is not known
-    assert kind_of(untried, EVIDENCE, goes_along=goes_along) == "undecided"
+
+
+def test_it_has_to_be_tried_on_other_films_before_it_is_said_to_move_none():
+    shown = used(0.2, "removal", high=0.5, artifact=0.0)
+    edges = {"sharper": 0.3, "sharper_interval": Interval(0.3, 1.0)}
+    shown = replace(shown, removal=replace(shown.removal, **edges))
+
+    assert kind_of(shown, EVIDENCE, goes_along=True) == "plausible_sign"
+    untried = replace(shown, transplant=None)
+    assert kind_of(untried, EVIDENCE, goes_along=True) == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("moves", "inside", "artifact", "sharper", "travels", "kind"),
+    [
+        (0.5, 0.5, 0.2, 0.6, False, "plausible_sign"),
+        (0.62, 0.5, 0.2, 0.6, False, "undecided"),  # 0.38 apart, both within 0.28 of the truth
+        (0.5, 0.49, 0.2, 0.6, False, "undecided"),
+        (0.5, 0.5, 0.21, 0.6, False, "undecided"),
+        (0.5, 0.9, 0.0, 0.61, False, "undecided"),  # a coin that few films could be tried with
+        (0.5, 0.9, 0.0, math.nan, False, "undecided"),
+        (0.5, 0.9, 0.0, 0.3, True, "undecided"),  # on films of any finding, moving others
+    ],
+)  # fmt: skip
+def test_what_does_less_in_other_films_is_anatomy_and_no_thing(
+    moves, inside, artifact, sharper, travels, kind
+):
+    shown = used(inside, "transplant" if travels else "removal", artifact=artifact)
+    within = replace(change_of(1.0), interval=Interval(0.72, 1.28))
+    edges = {"sharper": sharper, "sharper_interval": Interval(sharper, 1.0), "both": within}
+    moved = replace(change_of(moves), interval=Interval(moves - 0.28, moves + 0.28))
+    shown = replace(shown, removal=replace(shown.removal, **edges), transplant=moved)
+
+    assert kind_of(shown, EVIDENCE, goes_along=False) == kind
 
 
 @pytest.mark.parametrize("what", ["unused", "no place"])

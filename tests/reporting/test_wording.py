@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -265,9 +266,34 @@ def test_what_keeps_a_place_of_a_lowered_class_from_being_a_sign(full_result, lo
 
 def test_a_sign_that_stays_where_it_is_is_told_so(full_result):
     entry = replace(full_result.correlations[0], kind="plausible_sign")
-    stays = replace(entry, counterfactual=replace(entry.counterfactual, shown_by=("removal",)))
+    tested = entry.counterfactual
+    removal = replace(tested.removal, both=tested.transplant)
+    tested = replace(tested, removal=removal, shown_by=("removal",))
+    stays = replace(entry, counterfactual=tested)
     told = sentences.kind_sentence(stays, full_result.task.classes)
     assert "it goes with the finding and is not shown to raise it in other films, so that" in told
+
+
+def test_anatomy_that_does_not_go_with_the_finding_is_not_said_to(full_result):
+    entry = replace(full_result.correlations[0], kind="plausible_sign")
+    tested, arms = entry.counterfactual, entry.confirmation.arms
+    alike = np.full(len(arms.n_present), 20)
+    entry = replace(
+        entry,
+        confirmation=replace(
+            entry.confirmation, arms=replace(arms, n_present=alike, n_absent=alike)
+        ),
+        counterfactual=replace(
+            tested,
+            shown_by=("removal",),
+            removal=replace(tested.removal, both=replace(tested.transplant, contrast=9.0)),
+        ),
+    )
+    told = sentences.kind_sentence(entry, full_result.task.classes)
+    assert told.endswith(
+        ": it does less in other films than in its own and is not shown to have the sharp edges of "
+        "a thing, so that it is their anatomy, as far as can be told."
+    )
 
 
 def test_a_sign_of_a_finding_with_edges_is_not_said_to_have_none(full_result):

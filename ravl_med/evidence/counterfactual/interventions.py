@@ -334,7 +334,7 @@ def fill_pairs(
     replaced = inputs.margins(
         inputs.like.replace(film.film, film.boxes[film.best], bare) for film in filled
     )
-    before, decided = (np.array([getattr(f, name) for f in filled]) for name in _BEFORE)
+    before, decided = np.array([f.before for f in filled]), np.array([f.decided for f in filled])
     after = np.column_stack([[f.after[f.best] for f in filled], replaced.margin])
     held = np.column_stack([[f.decided_after[f.best] for f in filled], replaced.decided])
     drop = before[:, None] - after
@@ -354,9 +354,6 @@ def _fine_detail(picture: NDArray[np.float32], box: NDArray[np.float32]) -> floa
     fine = crop - gaussian_filter(crop, (0.0, _FINE, _FINE), mode="nearest")
     inside = fine[:, y0 - top : y1 - top, x0 - left : x1 - left].astype(np.float64)
     return float(np.sqrt(np.square(inside).mean()))
-
-
-_BEFORE = ("before", "decided")
 
 
 def compare_wrong_calls(

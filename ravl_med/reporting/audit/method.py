@@ -165,9 +165,9 @@ _KIND = (
     "edges; the body is blurred. In artifacts or sharp, moving other films, and hardly in such "
     "anatomy (mostly outside, if mostly in artifacts, or not shown to go with the finding): a "
     "shortcut. In it, on films of the finding more often than on others, or on those it is told "
-    "from: a plausible sign, if it is not shown to move other films, or hardly lies in artifacts "
-    "and is not sharp, but for findings with edges. Where both hold, anatomy where a lowered class "
-    "shows counts with it. All else is undecided."
+    "from, or doing less in other films than in its own: a plausible sign, if it is not shown to "
+    "move other films, or hardly lies in artifacts and is not sharp, but for findings with edges. "
+    "Where two of these hold, anatomy where a lowered class shows counts too. All else: undecided."
 )
 _CONFOUNDERS = (
     "Confounders. Each attribute is compared with the label, without the model: Cramér's V, "

@@ -223,7 +223,7 @@ def _funnel(result: AuditResult, search: DiscoverySummary) -> blocks.Table:
     """How many clusters came how far."""
     found = result.correlations
     confirmed = sum(entry.confirmation.status == "confirmed" for entry in found)
-    used = sum(entry.counterfactual is not None and entry.counterfactual.used for entry in found)
+    used = sum(entry.used for entry in found)
     steps = {
         "Clusters proposed": search.clusters,
         "Survived RaVL's filters": search.survivors,

@@ -23,7 +23,7 @@ from ravl_med.evidence.results import (
     SpuriousCorrelation,
     Strata,
 )
-from ravl_med.evidence.verdict import is_shortcut
+from ravl_med.evidence.verdict import goes_with_finding, is_shortcut
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit.history import AuditHistory
 
@@ -49,10 +49,6 @@ _KEYS_SHOWN = 8
 _VALUE_LIMIT = 40
 
 
-def _is_used(correlation: SpuriousCorrelation) -> bool:
-    return correlation.counterfactual is not None and correlation.counterfactual.used
-
-
 def used_text(correlation: SpuriousCorrelation) -> str:
     """Say whether the model uses the feature: yes, no, or not tested."""
     if correlation.counterfactual is None:
@@ -64,7 +60,7 @@ def outcome_text(correlation: SpuriousCorrelation) -> str:
     """Say what became of a candidate; only what counts has a kind."""
     if correlation.counts:
         return wording.KIND_NAMES[correlation.kind]
-    if correlation.confirmation.status == "confirmed" and _is_used(correlation):
+    if correlation.confirmation.status == "confirmed" and correlation.used:
         return "confirmed and used, not counted"
     return _STATUS_NAMES[correlation.confirmation.status]
 
@@ -99,11 +95,12 @@ def feature_name(result: AuditResult, correlation: SpuriousCorrelation) -> str:
     """
     described = wording.printable(correlation.description(result).split("; ")[0], 80)
     share, _, name = described.partition(" % ")
+    number = f"feature {correlation.rank}"
     if not share.isdecimal():
-        return _name_of_look(described) or _number(correlation)
+        return _name_of_look(described) or number
     name = name.partition(" (")[0]
     if name.startswith("in the "):
-        return _number(correlation)
+        return number
     if _ANATOMY.search(name):
         return f"a feature over the {name}"
     article = "an" if name[:1].lower() in "aeio" else "a"
@@ -139,17 +136,10 @@ def _name_of_look(described: str) -> str:
     return f"{name} {size} {'long' if noun == 'line' else 'across'}"
 
 
-def _number(correlation: SpuriousCorrelation) -> str:
-    return f"feature {correlation.rank}"
-
-
 def correlation_marks(result: AuditResult, correlation: SpuriousCorrelation) -> tuple[str, ...]:
     """Return what a reader may choose correlations by; only what counts has a kind."""
-    kind = (
-        ("counted", wording.KIND_NAMES[correlation.kind])
-        if correlation.counts
-        else ("not counted",)
-    )
+    own = wording.KIND_NAMES[correlation.kind]
+    kind = ("counted", own) if correlation.counts else ("not counted",)
     return ("needs my decision", *kind) if correlation.rank in result.open_ranks else kind
 
 
@@ -161,20 +151,15 @@ def headline(result: AuditResult, correlation: SpuriousCorrelation) -> str:
     decision = ruling.decision if ruling else None
     if decision == "disease":
         against = ", against the measurements" if is_shortcut(correlation) else ""
-        return (
-            f"The model reads {feature} as {raised}; a reviewer judged it part of the finding"
-            f"{against}."
-        )
+        judged = f"a reviewer judged it part of the finding{against}."
+        return f"The model reads {feature} as {raised}; {judged}"
     ending = f" This is tolerated until {ruling.until}." if ruling and ruling.until else ""
     if correlation.kind == "shortcut" or decision == "shortcut":
         return f"The model takes {feature} for {raised}.{ending}"
-    if correlation.kind == "plausible_sign":
-        return (
-            f"The model reads {feature} as {raised}: a sign of it, as far as can be told.{ending}"
-        )
-    return (
-        f"The model reads {feature} as {raised}; whether it is part of the finding is open.{ending}"
-    )
+    sign = correlation.kind == "plausible_sign"
+    open_point = "; whether it is part of the finding is open."
+    what = ": a sign of it, as far as can be told." if sign else open_point
+    return f"The model reads {feature} as {raised}{what}{ending}"
 
 
 def _place(result: AuditResult, correlation: SpuriousCorrelation) -> str:
@@ -294,16 +279,10 @@ def strata_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) 
         return ""
     least, where = min(gaps)
     turned = sum(gap <= 0 for gap, _ in gaps)
+    some = f"does not hold in {turned} of {wording.plural(len(gaps), 'subgroup')}"
+    every = f"holds in all {len(gaps):,} subgroups that can be compared"
     smallest = f"smallest {wording.signed(100 * least)} points ({where})"
-    if turned:
-        return (
-            f"In both halves the gap on {raised} does not hold in {turned} of "
-            f"{wording.plural(len(gaps), 'subgroup')}; {smallest}."
-        )
-    return (
-        f"In both halves the gap on {raised} holds in all {len(gaps):,} subgroups that can be "
-        f"compared; {smallest}."
-    )
+    return f"In both halves the gap on {raised} {some if turned else every}; {smallest}."
 
 
 def correlation_heading(
@@ -331,8 +310,8 @@ def correlation_sentence(
     cluster, arms = correlation.cluster, correlation.confirmation.arms
     raised = wording.class_name(classes, cluster.raised_class)
     commonest = wording.printable(description.split("; ")[0], 60)
-    feature = _number(correlation) + (f" ({commonest})" if commonest else "")
-    if _is_used(correlation):
+    feature = f"feature {correlation.rank}" + (f" ({commonest})" if commonest else "")
+    if correlation.used:
         start = f"When {feature} is present, the model tends to call films {raised}"
     else:
         ending = _STATUS_ENDS[correlation.confirmation.status]
@@ -378,21 +357,25 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
     meaning = {
         "shortcut": f"a shortcut, since it {_why_foreign(tested)}changes the answers to films that "
         "it is put into",
-        "plausible_sign": f"it goes with the finding{_why_of_body(tested)}, "
-        f"so that it is the sign itself{lack}, as far as can be told",
+        "plausible_sign": f"{_why_sign(correlation)}{lack}, as far as can be told",
         "undecided": f"{_why_undecided(tested)}, so whether this is a sign or a shortcut is open; "
         "a radiologist has to look",
     }[correlation.kind]
     return f"{where}: {meaning}."
 
 
-def _why_of_body(tested: Counterfactual | None) -> str:
+def _why_sign(correlation: SpuriousCorrelation) -> str:
     """Say what a sign lacks of a thing; one that is sharp is of a finding with edges."""
+    tested, cluster = correlation.counterfactual, correlation.cluster
+    along = correlation.confirmation, cluster.raised_class, cluster.opposed_classes
+    bare = " and is not shown to have the sharp edges of a thing"
     if tested is None or not tested.travels:
-        return " and is not shown to raise it in other films"
-    if tested.removal.is_sharp:
-        return ", which has sharp edges itself"
-    return " and is not shown to have the sharp edges of a thing"
+        if tested is not None and tested.does_less_elsewhere and not goes_with_finding(*along):
+            return f"it does less in other films than in its own{bare}, so that it is their anatomy"
+        bare = " and is not shown to raise it in other films"
+    elif tested.removal.is_sharp:
+        bare = ", which has sharp edges itself"
+    return f"it goes with the finding{bare}, so that it is the sign itself"
 
 
 def _why_foreign(tested: Counterfactual | None) -> str:
