@@ -159,15 +159,15 @@ _NOT_TESTED = (
     "Using. A gap is an association until an intervention shows otherwise; none was made here. "
 )
 _KIND = (
-    "Kind. What of a region is artifact, what is anatomy where the raised class shows, and the "
-    "rest are removed in turn; what each costs is its share. A place is sharp where it holds finer "
-    "detail than its control's on more than six films in ten (lower limit): man-made objects have "
-    "edges; the body is blurred. In artifacts or sharp, moving other films, and hardly in such "
-    "anatomy (mostly outside, if mostly in artifacts, or not shown to go with the finding): a "
-    "shortcut. In it, on films of the finding more often than on others, or on those it is told "
-    "from, or doing less in other films than in its own: a plausible sign, if it is not shown to "
-    "move other films, or hardly lies in artifacts and is not sharp, but for findings with edges. "
-    "Where two of these hold, anatomy where a lowered class shows counts too. All else: undecided."
+    "Kind. Artifacts of a region, anatomy where the raised class shows, and the rest are removed "
+    "in turn; what each costs is its share. A place is sharp where it has finer detail than its "
+    "control's on more than six films in ten (lower limit): man-made objects have edges; the body "
+    "is blurred. In artifacts or sharp, moving other films, and hardly in such anatomy (mostly "
+    "outside, if mostly in artifacts, or not shown to go with the finding): a shortcut. In it, on "
+    "films of the finding more often than on others, or on those it is told from, or doing less in "
+    "other films than in its own: a plausible sign, if not shown to move other films, or hardly in "
+    "artifacts and not sharp, but for findings with edges. Anatomy where a lowered class shows "
+    "counts too where both hold. All else is undecided."
 )
 _CONFOUNDERS = (
     "Confounders. Each attribute is compared with the label, without the model: Cramér's V, "
