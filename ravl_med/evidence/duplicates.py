@@ -29,7 +29,7 @@ from ravl_med.evidence.counterfactual.effect_maps import Exploration
 from ravl_med.evidence.results import Confirmation, PairedChange, SpuriousCorrelation
 from ravl_med.evidence.statistics import centre_classes, correlation_of
 from ravl_med.evidence.subgroups import mantel_haenszel
-from ravl_med.evidence.verdict import rank_correlations
+from ravl_med.evidence.verdict import BY_GRAVITY, rank_correlations
 from ravl_med.regions.geometry import box_shares
 
 _SAME = 0.5  # mean share of the smaller of two places that are one
@@ -157,11 +157,12 @@ def fold_places(
             kept.append(at)
     for surest in kept:
         group = [at for at, one in enumerate(host) if one == surest]
-        fits = [(_fit(explored[surest][1], explored[at][1]), effects[at], -at) for at in group]
-        best = -max(fits)[2]
+        fits = {at: (_fit(explored[surest][1], explored[at][1]), effects[at]) for at in group}
+        best = max(group, key=fits.__getitem__)  # of equals the first
         host = [best if one == surest else one for one in host]
-        if own := [fit for fit in fits if -fit[2] in shown and best not in shown]:
-            host[-max(own)[2]] = -max(own)[2]
+        if best not in shown and (own := [at for at in group if at in shown]):
+            beside = max(own, key=fits.__getitem__)
+            host[beside] = beside
     return host
 
 
@@ -221,9 +222,8 @@ def fold_counting(
     for entry in sorted(rank_correlations(correlations), key=lambda c: -_transplant_size(c)):
         if not entry.counts:
             continue
-        place, kinds = data.region_image, ("shortcut", entry.kind)
-        own = [c for c in kept if c.kind in kinds or entry.kind == "plausible_sign"]
-        same = [other for other in own if _in_one_place(entry, other, place)]
+        grave = [c for c in kept if BY_GRAVITY.index(c.kind) <= BY_GRAVITY.index(entry.kind)]
+        same = [other for other in grave if _in_one_place(entry, other, data.region_image)]
         opposite = [c for c in correlations if c.counts and _is_complement(entry, c, data, max_gap)]
         if same:
             hosts[entry.cluster.cluster] = same[0].cluster.cluster, _PLACE
@@ -231,7 +231,7 @@ def fold_counting(
             plainest = _plainest(opposite)
             reason = _TAKEN if _by_removal((entry, plainest)) else _PUT_IN
             hosts[entry.cluster.cluster] = plainest.cluster.cluster, reason
-        elif part := [other for other in kept if _is_part(entry, other, data, max_gap)]:
+        elif part := [other for other in grave if _is_part(entry, other, data, max_gap)]:
             hosts[entry.cluster.cluster] = part[0].cluster.cluster, _PART
         else:
             kept.append(entry)
@@ -247,7 +247,7 @@ def _is_part(
 ) -> bool:
     """Whether a feature does harm by another of its class: held fixed, that takes most of it."""
     first, second = entry.cluster, other.cluster
-    if first.raised_class != second.raised_class or other.kind not in ("shortcut", entry.kind):
+    if first.raised_class != second.raised_class:
         return False
     gaps, held = _gaps_with_and_without(entry, second.present, data)
     return bool(np.any((gaps >= max_gap) & ~(held >= np.minimum(max_gap, gaps / 2))))

@@ -17,8 +17,7 @@ is blurred, but for findings that have edges themselves, as a fracture. That a s
 shown to travel says little where few films were tried. It goes with its finding against all other
 classes, or against those that it tells the finding from; where those show, their lack is a sign,
 such as a clear costophrenic angle against an effusion. A thing does its work wherever it is put:
-what is soft and shown to do less in other films than in its own is how their anatomy looks, which
-makes a model wrong at times and is no shortcut, also where it does not go with the finding.
+what is soft and shown to do less in other films is anatomy, whether or not it goes with a finding.
 """
 
 from __future__ import annotations
@@ -56,6 +55,7 @@ from ravl_med.evidence.results import (
     failed_reasons,
 )
 
+BY_GRAVITY: tuple[Kind, ...] = ("shortcut", "undecided", "plausible_sign")
 _ROUNDING = 1e-9  # 0.9 - 0.8 is a gap of 0.1
 _NO_COUNTERFACTUAL = (
     "No counterfactual is possible: the model's scores came as a table (model.scores), and the "
@@ -161,8 +161,8 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
     least = evidence.shortcut_share if soft and stays and goes_along else evidence.sign_share
     least = 1.0 - evidence.shortcut_share if removal.is_sharp else least
     inside = shares.inside + (shares.lowered if soft or (stays and natural) else 0.0) >= least
-    goes_along |= soft and stays and counterfactual.does_less_elsewhere
-    return "plausible_sign" if inside and goes_along and of_body else "undecided"
+    anatomy = goes_along or (soft and stays and counterfactual.does_less_elsewhere)
+    return "plausible_sign" if inside and anatomy and of_body else "undecided"
 
 
 def is_foreign(tested: Counterfactual, evidence: EvidenceConfig, *, goes_along: bool) -> bool:
@@ -206,12 +206,11 @@ def rank_correlations(found: Sequence[SpuriousCorrelation]) -> tuple[SpuriousCor
     effect of removal. What does not count goes by status and performance gap.
     """
     status = ("confirmed", "raised_only", "not_confirmed", "not_tested")
-    kinds = ("shortcut", "undecided", "plausible_sign")
     surest = sorted(
         found,
         key=lambda c: (
             not c.counts,
-            kinds.index(c.kind) if c.counts else 0,
+            BY_GRAVITY.index(c.kind) if c.counts else 0,
             status.index(c.confirmation.status),
             -np.nan_to_num(c.counterfactual.removal.size) if c.counts and c.counterfactual else 0.0,
             -c.cluster.performance_gap,

@@ -166,8 +166,8 @@ _KIND = (
     "outside, if mostly in artifacts, or not shown to go with the finding): a shortcut. In it, on "
     "films of the finding more often than on others, or on those it is told from, or doing less in "
     "other films than in its own: a plausible sign, if not shown to move other films, or hardly in "
-    "artifacts and not sharp, but for findings with edges. Anatomy where a lowered class shows "
-    "counts too where both hold. All else is undecided."
+    "artifacts and not sharp, but for findings with edges. Of what is soft, anatomy where a "
+    "lowered class shows counts too. All else is undecided."
 )
 _CONFOUNDERS = (
     "Confounders. Each attribute is compared with the label, without the model: Cramér's V, "

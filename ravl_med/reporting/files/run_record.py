@@ -190,7 +190,8 @@ def _describe_evidence(evidence: EvidenceConfig) -> dict[str, str]:
         "sign_share": f"a plausible sign has {_percent(evidence.sign_share)} of the removal "
         "effect or more where the finding shows, or a lowered class",
         "shortcut_share": f"a shortcut has {_percent(evidence.shortcut_share)} of it or less there "
-        f"({_percent(evidence.sign_share)} if in artifacts or not with the finding)",
+        f"({_percent(evidence.sign_share)} if in artifacts or not with the finding); more "
+        "may be a soft sign",
     }
 
 
