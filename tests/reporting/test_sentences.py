@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.results import Kind
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import audit_blocks
 from ravl_med.reporting.audit.sentences import certainty_sentence, counter_evidence, headline
@@ -168,6 +169,23 @@ def test_what_has_no_name_is_found_by_its_place(
     told = found.correlations[0]
     found = replace(found, descriptions={told.cluster.cluster: described})
     assert headline(found, told) == f"The model takes {feature} for cardiomegaly."
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending"),
+    [
+        ("plausible_sign", ": anatomy or a sign of it, as far as can be told."),
+        ("undecided", "; whether it is part of the finding is open."),
+    ],
+)
+def test_what_is_no_shortcut_is_not_called_one(
+    results: dict[str, AuditResult], kind: Kind, ending: str
+) -> None:
+    found = results["fail"]
+    told = replace(found.correlations[0], kind=kind)
+    found = replace(found, descriptions={told.cluster.cluster: "dark, round, 12 mm"})
+    said = headline(found, told)
+    assert said == f"The model reads a dark, round spot 12 mm across as cardiomegaly{ending}"
 
 
 def test_page_one_says_first_why_nothing_can_be_said(

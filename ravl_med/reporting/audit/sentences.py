@@ -158,7 +158,7 @@ def headline(result: AuditResult, correlation: SpuriousCorrelation) -> str:
         return f"The model takes {feature} for {raised}.{ending}"
     sign = correlation.kind == "plausible_sign"
     open_point = "; whether it is part of the finding is open."
-    what = ": a sign of it, as far as can be told." if sign else open_point
+    what = ": anatomy or a sign of it, as far as can be told." if sign else open_point
     return f"The model reads {feature} as {raised}{what}{ending}"
 
 
