@@ -462,7 +462,7 @@ PAGE = Page(
     (
         _part("inside", "Inside the anatomy of the finding", _DRAWN, "inside", 400, 600, 18),
         _part("small", "Small things, as buttons and clips", _SMALL_TEXT, "small", 8600, 600, 5),
-        _part("weak", "Weak and medium shortcuts", _WEAK_TEXT, "weak", 7800, 400, 14),
+        _part("weak", "Weak and medium shortcuts", _WEAK_TEXT, "weak", 7900, 400, 14),
         _part("clean_900", "Clean models, 900 films", _CLEAN, "clean", 2500, 900, 20),
         _part("clean_400", "Clean models, 400 films", _CLEAN, "clean", 3300, 400, 20),
         _part("style", "Tied to a style of the whole film", _DRAWN, "style", 4200, 600, 12),
